@@ -1,0 +1,110 @@
+"""Receipts: what each asset last made for each partition, from what, and what it told.
+
+A receipt is written after the data it speaks of. It answers three questions without Spark or Dagster: is this
+asset's output for this partition there, was it made from exactly these inputs (then nothing needs doing), and
+which snapshot is the newest complete one. A crash between data and receipt costs a rerun, never a wrong answer.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sid_pipeline.files import to_json, write_atomically
+from sid_pipeline.settings import Settings, check_key
+
+UNPARTITIONED = "all"
+
+
+class MissingInput(LookupError):
+    """An upstream asset was not materialised; the message names it and the partition."""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """One materialisation.
+
+    Attributes:
+        asset: asset key, steps joined by '/'.
+        partition: partition key, `all` for an unpartitioned asset.
+        inputs: what it was made from: names to content hashes or settings.
+        data_version: content hash of the output, of what matters to readers of it.
+        facts: what later assets need to know (an id, a folder, a snapshot).
+        metadata: what is shown to people, JSON-able.
+        checks: outcomes of the asset's checks, JSON-able.
+    """
+
+    asset: str
+    partition: str
+    inputs: dict[str, Any]
+    data_version: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    checks: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Receipts:
+    """The receipts under one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(self, asset: str, partition: str = UNPARTITIONED) -> Receipt | None:
+        """The receipt, or None when the asset was not materialised for the partition."""
+        path = self._path(asset, partition)
+        if not path.is_file():
+            return None
+        return Receipt(**json.loads(path.read_text(encoding="utf-8")))
+
+    def need(self, asset: str, partition: str = UNPARTITIONED) -> Receipt:
+        """The receipt of an input.
+
+        Raises:
+            MissingInput: it was not materialised.
+        """
+        receipt = self.get(asset, partition)
+        if receipt is None:
+            where = "" if partition == UNPARTITIONED else f" for partition {partition!r}"
+            raise MissingInput(f"asset {asset!r} was never materialised{where}: materialise it first")
+        return receipt
+
+    def put(self, receipt: Receipt) -> None:
+        """Record a materialisation, replacing the one before."""
+        write_atomically(self._path(receipt.asset, receipt.partition), to_json(asdict(receipt)))
+
+    def partitions(self, asset: str) -> list[str]:
+        """Partitions for which the asset was materialised, in order."""
+        folder = self.folder / asset
+        return sorted(path.stem for path in folder.glob("*.json")) if folder.is_dir() else []
+
+    def _path(self, asset: str, partition: str) -> Path:
+        for step in asset.split("/"):
+            check_key("asset", step)
+        return self.folder / asset / f"{check_key('partition', partition)}.json"
+
+
+def complete_snapshots(receipts: Receipts, settings: Settings, flavour: str) -> list[str]:
+    """Snapshots, oldest first, that hold all that a flavour needs: products, and vectors made from those products."""
+    embedders = settings.flavours[flavour].embedders
+    complete = []
+    for snapshot in receipts.partitions("products"):
+        products = receipts.need("products", snapshot)
+        made = [receipts.get(f"{name}_embeddings", snapshot) for name in embedders]
+        if all(r is not None and r.inputs.get("products") == products.data_version for r in made):
+            complete.append(snapshot)
+    return complete
+
+
+def newest_complete_snapshot(receipts: Receipts, settings: Settings, flavour: str) -> str:
+    """The newest complete snapshot of a flavour.
+
+    Raises:
+        MissingInput: there is none yet.
+    """
+    complete = complete_snapshots(receipts, settings, flavour)
+    if not complete:
+        needed = ", ".join(f"{name}_embeddings" for name in settings.flavours[flavour].embedders)
+        raise MissingInput(f"no snapshot is complete for flavour {flavour!r}: materialise products and {needed} first")
+    return complete[-1]

@@ -1,0 +1,282 @@
+"""One `TableSpec` per Delta table: the single source of its columns, key, partitioning and description.
+
+From a spec come the Spark schema, the Arrow schema of the code that fills it, Dagster's column schema and the
+docs. What does not belong here: reading or writing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: Spark SQL type name, and what it holds."""
+
+    name: str
+    type: str
+    description: str
+    nullable: bool = True
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """A Delta table. `key` identifies a row within its partition."""
+
+    name: str
+    description: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    partition_by: tuple[str, ...] = ()
+
+    @property
+    def column_names(self) -> list[str]:
+        """Names in order, partition columns included."""
+        return [column.name for column in self.columns]
+
+    def ddl(self, without: tuple[str, ...] = ()) -> str:
+        """Spark DDL of the columns, e.g. for `mapInArrow`; `without` leaves some out."""
+        return ", ".join(f"`{c.name}` {c.type}" for c in self.columns if c.name not in without)
+
+    def arrow(self, without: tuple[str, ...] = ()) -> pa.Schema:
+        """The Arrow schema that matches `ddl`."""
+        import pyarrow as pa
+
+        types = {
+            "string": pa.string(),
+            "binary": pa.binary(),
+            "int": pa.int32(),
+            "bigint": pa.int64(),
+            "float": pa.float32(),
+            "double": pa.float64(),
+            "boolean": pa.bool_(),
+            "date": pa.date32(),
+            "timestamp": pa.timestamp("us", tz="UTC"),
+            "array<string>": pa.list_(pa.string()),
+            "array<int>": pa.list_(pa.int32()),
+        }
+        return pa.schema([pa.field(c.name, types[c.type]) for c in self.columns if c.name not in without])
+
+
+def _c(name: str, type: str, description: str) -> Column:
+    return Column(name, type, description)
+
+
+def _k(name: str, type: str, description: str) -> Column:
+    return Column(name, type, description, nullable=False)
+
+
+SNAPSHOT = _k("snapshot", "string", "the catalogue day, YYYY-MM-DD")
+RELEASE = _k("release", "string", "the vocabulary release")
+
+PRODUCTS = TableSpec(
+    "products",
+    "A night's products: every accepted row of the source, one row a product.",
+    (
+        SNAPSHOT,
+        _k("product_id", "string", "the retailer's product id"),
+        _k("title", "string", "the product's name, control characters removed, white space folded"),
+        _c("brand", "string", "brand as the source gives it"),
+        _c("size", "string", "size as the source gives it"),
+        _c("description", "string", "description as the source gives it, markup and all"),
+        _c("price", "double", "price; null where the source has none or it is no number"),
+        _c("category", "array<string>", "category path from the root, null when the source gives none"),
+        _k("text_hash", "string", "SHA-256 of title, brand, size and description: what is cleaned and embedded"),
+        _c("source_file", "string", "the file the row came from"),
+        _c("source_row", "bigint", "its number in that file, the first data row is 1"),
+    ),
+    key=("product_id",),
+    partition_by=("snapshot",),
+)
+
+REJECTED_PRODUCTS = TableSpec(
+    "rejected_products",
+    "Rows of a night's source that were not accepted, each with the rule it broke and how to mend it.",
+    (
+        SNAPSHOT,
+        _k("source_file", "string", "the file the row came from"),
+        _c("source_row", "bigint", "its number in that file, the first data row is 1"),
+        _c("product_id", "string", "the row's product id where one could be read"),
+        _k("rule", "string", "short name of the rule it broke"),
+        _k("message", "string", "what is wrong and how to mend it"),
+        _c("raw", "string", "the row as it came, at most 2,000 characters"),
+    ),
+    key=("source_file", "source_row"),
+    partition_by=("snapshot",),
+)
+
+OFFERS = TableSpec(
+    "offers",
+    "Which retailer sells a product, and how popular it is there: feeds the (retailer, SID) index.",
+    (
+        SNAPSHOT,
+        _k("product_id", "string", "the product"),
+        _k("retailer_id", "string", "the retailer"),
+        _k("available", "boolean", "whether it can be bought"),
+        _k("popularity", "double", "orders or another count; products of a SID are sorted by it"),
+    ),
+    key=("product_id", "retailer_id"),
+    partition_by=("snapshot",),
+)
+
+CLEANED_ATTRIBUTES = TableSpec(
+    "cleaned_attributes",
+    "What cleaning found in each distinct text; content-addressed, so a text is never paid for twice.",
+    (
+        _k("cleaner_id", "string", "cleaner, prompt, schema and lexicon versions"),
+        _k("text_hash", "string", "products.text_hash of the text"),
+        _c("product_type", "string", "what it is, in a few words"),
+        _c("brand", "string", "brand found"),
+        _c("key_ingredients", "array<string>", "key ingredients or materials"),
+        _c("dietary_tags", "array<string>", "dietary tags, e.g. vegan"),
+        _c("tags", "array<string>", "other facts worth a tag"),
+        _c("format", "string", "form it is sold in, e.g. sliced"),
+        _c("audience", "string", "for whom, e.g. baby"),
+        _c("size", "string", "pack size in canonical units, e.g. 6 x 330 ml"),
+        _k("confidence", "double", "0 to 1"),
+        _k("source", "string", "which cleaner filled the row"),
+        _k("unsupported", "array<string>", "values dropped because the text does not support them, with reasons"),
+    ),
+    key=("text_hash",),
+    partition_by=("cleaner_id",),
+)
+
+EMBEDDED_PRODUCTS = TableSpec(
+    "embedded_products",
+    "The text that was embedded for each product of a snapshot: joins products to vectors by text_hash.",
+    (
+        _k("embedder", "string", "the embedder's name in the settings"),
+        SNAPSHOT,
+        _k("product_id", "string", "the product"),
+        _k("embedder_id", "string", "model, revision, prompt, template, dimension and dtype"),
+        _k("text", "string", "the text as it was embedded, without the prompt"),
+        _k("text_hash", "string", "SHA-256 of the text"),
+    ),
+    key=("product_id",),
+    partition_by=("embedder", "snapshot"),
+)
+
+EMBEDDINGS = TableSpec(
+    "embeddings",
+    "Vectors by embedder and text; content-addressed and shared by snapshots, flavours and releases.",
+    (
+        _k("embedder_id", "string", "model, revision, prompt, template, dimension and dtype"),
+        _k("text_hash", "string", "SHA-256 of the embedded text"),
+        _c("vector", "binary", "little-endian float32, unit length; null when the model gave an unusable vector"),
+        _c("fault", "string", "why there is no vector"),
+    ),
+    key=("text_hash",),
+    partition_by=("embedder_id",),
+)
+
+RELEASES = TableSpec(
+    "releases",
+    "The ledger of vocabulary releases: what each pins, who asked for it and why, and its state.",
+    (
+        _k("release", "string", "the release"),
+        _k("state", "string", "trial, served, live or retired"),
+        _k("taxonomy_source", "string", "where its taxonomy was read"),
+        _k("taxonomy_revision", "string", "content hash of the taxonomy that the codebooks are trained on"),
+        _k("training_snapshot", "string", "the snapshot that the codebooks are trained on"),
+        _k("embedder_ids", "string", "JSON: embedder name to embedder id"),
+        _c("cleaner_id", "string", "the cleaner whose attributes it stands on"),
+        _c("asked_by", "string", "who asked for it"),
+        _c("reason", "string", "why"),
+        _k("created_at", "timestamp", "when it was pinned"),
+    ),
+    key=("release",),
+)
+
+TAXONOMY_NODES = TableSpec(
+    "taxonomy_nodes",
+    "A release's category tree, one row a node.",
+    (
+        RELEASE,
+        _k("revision", "string", "content hash of the tree"),
+        _k("node_id", "string", "the source's id, else derived from the path"),
+        _c("parent_id", "string", "null for a root"),
+        _k("name", "string", "the node's name"),
+        _k("path", "array<string>", "names from the root"),
+        _k("depth", "int", "1 for a root"),
+        _k("leaf", "boolean", "no children"),
+        _k("products", "bigint", "products of the training snapshot placed at this very node"),
+    ),
+    key=("node_id",),
+    partition_by=("release",),
+)
+
+SEMANTIC_IDS = TableSpec(
+    "semantic_ids",
+    "The Semantic ID of every product, by flavour and release.",
+    (
+        _k("flavour", "string", "the flavour"),
+        RELEASE,
+        _k("product_id", "string", "the product"),
+        _c("base_sid", "string", "c1_c2_c3_c4 from the vector and the codebook alone; null when unassigned"),
+        _c("published_sid", "string", "base_sid after the collision policy (today: the same)"),
+        _c("codes", "array<int>", "the codewords, coarse to fine, each in [0, codebook_size)"),
+        _c("distance", "float", "squared distance between the latent vector and its quantisation"),
+        _c("margin", "float", "smallest relative gap between the nearest and second nearest codeword"),
+        _c("reason", "string", "why there is no SID; null when there is one"),
+        _k("text_hash", "string", "hash of the embedded text (of several joined by '+')"),
+        _k("codebook_id", "string", "the codebook"),
+        _k("as_of_snapshot", "string", "the snapshot that the SIDs stand on"),
+    ),
+    key=("product_id",),
+    partition_by=("flavour", "release"),
+)
+
+PREFIX_NAMES = TableSpec(
+    "prefix_names",
+    "A readable name for every SID prefix.",
+    (
+        _k("flavour", "string", "the flavour"),
+        RELEASE,
+        _k("prefix", "string", "1 to 4 codewords"),
+        _k("level", "int", "number of codewords"),
+        _k("products", "bigint", "products under it"),
+        _k("name", "string", "commonest category path, or distinguishing words"),
+        _k("words", "array<string>", "distinguishing words by class-based TF-IDF"),
+        _k("brands", "array<string>", "its commonest brands"),
+        _k("sample", "array<string>", "some product ids"),
+    ),
+    key=("prefix",),
+    partition_by=("flavour", "release"),
+)
+
+PROMOTIONS = TableSpec(
+    "promotions",
+    "The log of what was made live, when, by whom and why.",
+    (
+        _k("flavour", "string", "the flavour"),
+        _k("release", "string", "the release made live"),
+        _k("publication", "string", "folder of the publication"),
+        _k("kind", "string", "first, advance or switch"),
+        _k("previous", "string", "publication that was live before; empty when none"),
+        _k("by", "string", "who: a person for a switch, 'pipeline' for an advance"),
+        _k("reason", "string", "why"),
+        _k("at", "timestamp", "when"),
+    ),
+    key=("flavour", "at"),
+)
+
+ALL_TABLES: dict[str, TableSpec] = {
+    spec.name: spec
+    for spec in (
+        PRODUCTS,
+        REJECTED_PRODUCTS,
+        OFFERS,
+        CLEANED_ATTRIBUTES,
+        EMBEDDED_PRODUCTS,
+        EMBEDDINGS,
+        RELEASES,
+        TAXONOMY_NODES,
+        SEMANTIC_IDS,
+        PREFIX_NAMES,
+        PROMOTIONS,
+    )
+}

