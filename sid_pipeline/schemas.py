@@ -189,6 +189,7 @@ RELEASES = TableSpec(
         _k("created_at", "timestamp", "when it was pinned"),
     ),
     key=("release",),
+    partition_by=("release",),
 )
 
 TAXONOMY_NODES = TableSpec(

@@ -3,10 +3,9 @@
 What belongs here: the settings' types, defaults and validation, and loading them from a TOML file and `SID_*`
 environment variables. What does not: anything that acts on a setting.
 
-Sources, later ones win: the defaults below (the embedded sample), the TOML file named by `SID_SETTINGS` or
-`--settings`, and environment variables, where two underscores separate the steps of a name
-(`SID_SPARK__DRIVER_MEMORY=4g` is `spark.driver_memory`). Relative paths are relative to the folder of the TOML
-file, or to the project's root when there is none.
+Sources, later ones win: the defaults below, a TOML file (`--settings`, else `SID_SETTINGS`, else the sample's
+`data/sample.toml`), and environment variables, where two underscores separate the steps of a name
+(`SID_SPARK__DRIVER_MEMORY=4g` is `spark.driver_memory`). Relative paths count from the folder of the TOML file.
 """
 
 from __future__ import annotations
@@ -22,12 +21,15 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from sid_pipeline.rqvae.config import TrainConfig
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
+SAMPLE_SETTINGS = PROJECT_ROOT / "data" / "sample.toml"
 ENV_PREFIX = "SID_"
 # Variables that start like a setting but are read before or beside the settings object.
 RESERVED_ENV = {"SID_SETTINGS", "SID_CACHE_DIR", "SID_SHARED"}
@@ -84,8 +86,8 @@ class OfferColumnMap(Model):
 class SourceSettings(Model):
     """Where a night's catalogue comes from. `{snapshot}` in a path stands for the day (YYYY-MM-DD)."""
 
-    products: str = "data/catalogue/{snapshot}/products.csv.gz"
-    offers: str | None = "data/catalogue/{snapshot}/offers.csv.gz"
+    products: str = Field(min_length=1)
+    offers: str | None = None
     format: Literal["auto", "csv", "jsonl", "parquet", "delta"] = Field(
         "auto", description="auto: by the name's ending"
     )
@@ -119,17 +121,17 @@ class TaxonomySettings(Model):
     """Where the category tree comes from."""
 
     source: str = Field(
-        "data/taxonomy.csv",
+        "products",
         description="an edges file (node_id,parent_id,name), or 'products': the paths in the catalogue itself",
     )
     max_bad_share: float = Field(0.05, ge=0, le=1, description="more bad nodes than this stop the release")
 
 
 class RelevanceSettings(Model):
-    """Relevance labels in ESCI's layout; both empty: the relevance model is the base model, unmeasured."""
+    """Relevance labels in ESCI's layout; none: the relevance model is the base model, unmeasured."""
 
-    examples: str | None = "data/relevance/examples.csv.gz"
-    products: str | None = "data/relevance/products.csv.gz"
+    examples: str | None = None
+    products: str | None = None
     locale: str = "us"
     embedder: str = Field("esci", description="the embedder whose model is judged on the labels")
 
@@ -182,24 +184,6 @@ class FlavourSpec(Model):
             if not weight > 0:
                 raise ValueError(f"the weight of {name!r} must be above 0")
         return value
-
-
-class TrainingSettings(Model):
-    """Defaults of RQ-VAE training; the codebook asset's Launchpad config overrides them for one run.
-
-    None leaves the choice to the trainer's own default, which follows the number of products.
-    """
-
-    levels: Literal[4] = 4
-    codebook_size: int = Field(512, ge=2, le=65536)
-    latent_dim: int | None = Field(None, ge=2)
-    lambda_contrastive: float = Field(0.01, ge=0)
-    steps: int | None = Field(None, ge=1)
-    batch_size: int | None = Field(None, ge=32)
-    max_seconds: float | None = Field(None, gt=0)
-    seed: int = 0
-    device: str = "auto"
-    min_usage: float = Field(0.5, ge=0, le=1, description="a level that uses less of its codes is refused")
 
 
 class AssignmentSettings(Model):
@@ -296,16 +280,19 @@ def _default_flavours() -> dict[str, FlavourSpec]:
 class Settings(Model):
     """Everything that can be set. `state_dir` holds all that the pipeline writes."""
 
-    root: Path = Field(PROJECT_ROOT, exclude=True)
+    root: Path = Field(exclude=True, description="folder of the settings file")
     state_dir: Path = Path(".sid")
-    source: SourceSettings = SourceSettings()
+    source: SourceSettings
     snapshots: SnapshotSettings = SnapshotSettings()
     taxonomy: TaxonomySettings = TaxonomySettings()
     relevance: RelevanceSettings = RelevanceSettings()
     cleaning: CleaningSettings = CleaningSettings()
     embedders: dict[str, EmbedderSettings] = Field(default_factory=_default_embedders)
     flavours: dict[str, FlavourSpec] = Field(default_factory=_default_flavours)
-    training: TrainingSettings = TrainingSettings()
+    training: dict[str, Any] = Field(
+        default_factory=dict,
+        description="fields of rqvae.TrainConfig; the codebook asset's Launchpad config overrides them for one run",
+    )
     assignment: AssignmentSettings = AssignmentSettings()
     report: ReportSettings = ReportSettings()
     release: ReleaseSettings = ReleaseSettings()
@@ -319,6 +306,12 @@ class Settings(Model):
             # Names become asset keys, table partitions and folders.
             if not re.match(r"^[A-Za-z][A-Za-z0-9_]*$", name):
                 raise ValueError(f"the name {name!r} must be a letter followed by letters, digits and '_'")
+        return value
+
+    @field_validator("training")
+    @classmethod
+    def _train_config(cls, value: dict[str, Any]) -> dict[str, Any]:
+        TrainConfig.from_dict(value)  # raises ValueError naming the field
         return value
 
     @model_validator(mode="after")
@@ -355,24 +348,20 @@ def load_settings(file: str | Path | None = None, env: Mapping[str, str] | None 
     """Load and validate the settings.
 
     Args:
-        file: a TOML file; None takes the one named by `SID_SETTINGS`, if any.
+        file: a TOML file; None takes the one named by `SID_SETTINGS`, else the sample's.
         env: environment to read; None takes the process's own.
 
     Raises:
         SettingsError: the file is missing or no TOML, or a key or value is not allowed; all faults in one message.
     """
     env = os.environ if env is None else env
-    file = file or env.get("SID_SETTINGS") or None
-    root, data = PROJECT_ROOT, {}
-    if file is not None:
-        path = Path(file).expanduser().resolve()
-        root = path.parent
-        try:
-            data = tomllib.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise SettingsError(f"the settings file {path} does not exist") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SettingsError(f"the settings file {path} is no valid TOML: {error}") from error
+    path = Path(file or env.get("SID_SETTINGS") or SAMPLE_SETTINGS).expanduser().resolve()
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"the settings file {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"the settings file {path} is no valid TOML: {error}") from error
     if "root" in data:
         raise SettingsError("'root' cannot be set: it is the folder of the settings file")
     data = _merge(data, _from_env(env))
@@ -382,9 +371,9 @@ def load_settings(file: str | Path | None = None, env: Mapping[str, str] | None 
         if isinstance(given, dict):
             data[section] = _merge({k: v.model_dump() for k, v in defaults.items()}, given, replace={"embedders"})
     try:
-        return Settings.model_validate({**data, "root": root})
+        return Settings.model_validate({**data, "root": path.parent})
     except ValidationError as error:
-        raise SettingsError(_explain(error, file)) from error
+        raise SettingsError(_explain(error, path)) from error
 
 
 def _from_env(env: Mapping[str, str]) -> dict[str, Any]:
@@ -421,7 +410,7 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any], replace: frozenset[str
     return merged
 
 
-def _explain(error: ValidationError, file: str | Path | None) -> str:
+def _explain(error: ValidationError, file: Path) -> str:
     """All faults of a settings file, one line each, with the nearest allowed key where a key is unknown."""
     lines = []
     for fault in error.errors():
@@ -436,8 +425,7 @@ def _explain(error: ValidationError, file: str | Path | None) -> str:
             message = fault["msg"].removeprefix("Value error, ")
             given = "" if isinstance(fault["input"], (dict, BaseModel)) else f" (given: {fault['input']!r})"
             lines.append(f"setting {name!r}: {message}{given}.")
-    source = f"the settings file {file} or SID_* variables" if file else "the SID_* environment variables"
-    return f"{source} cannot be used:\n  " + "\n  ".join(lines)
+    return f"the settings of {file} and SID_* variables cannot be used:\n  " + "\n  ".join(lines)
 
 
 def _fields_at(location: list[str]) -> list[str]:

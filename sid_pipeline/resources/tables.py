@@ -101,18 +101,8 @@ class Tables:
         )
 
     def fingerprint(self, spec: TableSpec, columns: list[str], **slice: str) -> str:
-        """A content hash of some columns of a slice, whatever the order of its rows.
-
-        Row count and the xor of 64-bit row hashes: rows are unique by the table's key, so none cancel out.
-        """
-        from pyspark.sql import functions as F
-
-        row = (
-            self.read(spec, **slice)
-            .agg(F.count("*").alias("n"), F.bit_xor(F.xxhash64(*[F.col(c) for c in columns])).alias("x"))
-            .collect()[0]
-        )
-        return f"{row['n']}-{(row['x'] or 0) & (2**64 - 1):016x}"
+        """A content hash of some columns of a slice, whatever the order of its rows."""
+        return fingerprint(self.read(spec, **slice).select(*columns))
 
     def exists(self, spec: TableSpec) -> bool:
         """Whether the table was ever written; needs no Spark."""
@@ -186,6 +176,18 @@ class Tables:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{spec.name}.lock"):
             yield
+
+
+def fingerprint(frame: DataFrame) -> str:
+    """A content hash of a frame, whatever the order of its rows.
+
+    Row count and the xor of 64-bit row hashes: rows are unique by their table's key, so none cancel out.
+    """
+    from pyspark.sql import functions as F
+
+    hashed = F.xxhash64(*[F.col(column) for column in frame.columns])
+    row = frame.agg(F.count("*").alias("n"), F.bit_xor(hashed).alias("x")).collect()[0]
+    return f"{row['n']}-{(row['x'] or 0) & (2**64 - 1):016x}"
 
 
 def _commit(write: Callable[[], Any]) -> None:

@@ -1,0 +1,1 @@
+"""The assets, one file a stage. Thin: read, call the domain, write, report."""

@@ -1,0 +1,368 @@
+"""Looking at a vocabulary: report, prefix names, explorer, the diff to what is live, the comparison of flavours."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from sid_pipeline.assets.assignment import STAGE as SEMANTIC_IDS_STAGE
+from sid_pipeline.assets.flavours import Flavour
+from sid_pipeline.assets.recording import Markdown, Outcome, markdown_table, materialise, plain_failures, table_metadata
+from sid_pipeline.assets.training import CODEBOOK, snapshot_vectors
+from sid_pipeline.files import digest, to_json, write_atomically
+from sid_pipeline.partitions import releases
+from sid_pipeline.publication.live import read_pointer
+from sid_pipeline.receipts import MissingInput
+from sid_pipeline.releases import need_release
+from sid_pipeline.resources.warehouse import Warehouse
+from sid_pipeline.schemas import EMBEDDED_PRODUCTS, PREFIX_NAMES, PRODUCTS, SEMANTIC_IDS
+from sid_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+REPORT, NAMES, EXPLORER, DIFF, COMPARISON = "report", "prefix_names", "explorer", "codebook_diff", "flavour_comparison"
+
+
+def evaluation_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
+    """The assets that look at one flavour's SIDs."""
+    sids = flavour.key(SEMANTIC_IDS_STAGE)
+
+    @flavour.asset(
+        REPORT,
+        [sids],
+        "Is it a good vocabulary? Health, faithfulness to the embeddings, agreement with the taxonomy, beside "
+        "residual k-means, the category-prefix id and random codes. A self-contained HTML page, and headline "
+        "figures that Dagster plots release by release.",
+        {"numpy", "html"},
+    )
+    def report(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
+        release = context.partition_key
+        with plain_failures():
+            assigned = warehouse.receipts.need(sids, release)
+        settings = warehouse.settings.report
+        return materialise(
+            context,
+            warehouse.receipts,
+            flavour.key(REPORT),
+            {"semantic_ids": assigned.data_version, "settings": settings.model_dump()},
+            lambda: _report(warehouse, flavour, release, assigned.facts["as_of_snapshot"]),
+        )
+
+    @flavour.asset(
+        NAMES, [sids], PREFIX_NAMES.description, {"spark", "deltalake"}, metadata=table_metadata(PREFIX_NAMES)
+    )
+    def prefix_names(
+        context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
+    ) -> dg.MaterializeResult:
+        release = context.partition_key
+        with plain_failures():
+            assigned = warehouse.receipts.need(sids, release)
+        return materialise(
+            context,
+            warehouse.receipts,
+            flavour.key(NAMES),
+            {"semantic_ids": assigned.data_version, "as_of_snapshot": assigned.facts["as_of_snapshot"]},
+            lambda: _name_prefixes(warehouse, flavour, release, assigned.facts["as_of_snapshot"]),
+        )
+
+    @flavour.asset(
+        DIFF,
+        [sids],
+        "What would change for readers: this release's SIDs against the flavour's live publication. Codes of two "
+        "codebooks share no meaning, so between releases the shares of kept codes are near zero unless aligned.",
+        {"numpy"},
+    )
+    def codebook_diff(
+        context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
+    ) -> dg.MaterializeResult:
+        release = context.partition_key
+        with plain_failures():
+            assigned = warehouse.receipts.need(sids, release)
+        live = read_pointer(warehouse.state, flavour.name)
+        return materialise(
+            context,
+            warehouse.receipts,
+            flavour.key(DIFF),
+            {"semantic_ids": assigned.data_version, "live": live["publication"] if live else None},
+            lambda: _diff(warehouse, flavour, release),
+        )
+
+    return [report, prefix_names, codebook_diff]
+
+
+def comparison_assets(flavours: list[Flavour]) -> list[dg.AssetsDefinition]:
+    """The assets that look at all flavours of a release together."""
+    settings: Settings = flavours[0].settings
+    sids = [flavour.key(SEMANTIC_IDS_STAGE) for flavour in flavours]
+    owners = settings.orchestration.owners
+
+    def compared(warehouse: Warehouse, release: str) -> dict[str, Any]:
+        """Data versions of the flavours that have SIDs; the others are left out, not waited for."""
+        receipts = {flavour.name: warehouse.receipts.get(flavour.key(SEMANTIC_IDS_STAGE), release) for flavour in flavours}
+        return {name: receipt.data_version for name, receipt in receipts.items() if receipt is not None}
+
+    @dg.asset(
+        name=COMPARISON,
+        deps=[dg.AssetKey(key.split("/")) for key in sids],
+        description="Which products each flavour groups: agreement of the flavours, and examples where they differ.",
+        group_name="comparison",
+        owners=owners,
+        kinds={"numpy"},
+        partitions_def=releases,
+    )
+    def flavour_comparison(
+        context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
+    ) -> dg.MaterializeResult:
+        release = context.partition_key
+        inputs = compared(warehouse, release)
+        return materialise(
+            context,
+            warehouse.receipts,
+            COMPARISON,
+            inputs,
+            lambda: _compare(warehouse, [f for f in flavours if f.name in inputs], release),
+        )
+
+    @dg.asset(
+        name=EXPLORER,
+        deps=[dg.AssetKey(key.split("/")) for key in sids],
+        description="A static site to look at the vocabulary: the tree of prefixes with names and products, search, "
+        "and a product's page with its SIDs in every flavour. Opens from disk, with no network.",
+        group_name="comparison",
+        owners=owners,
+        kinds={"html"},
+        partitions_def=releases,
+    )
+    def explorer(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
+        release = context.partition_key
+        inputs = compared(warehouse, release)
+        return materialise(
+            context,
+            warehouse.receipts,
+            EXPLORER,
+            inputs,
+            lambda: _explore(warehouse, [f for f in flavours if f.name in inputs], release),
+            still_there=lambda receipt: (warehouse.explorer(release) / "index.html").is_file(),
+        )
+
+    return [flavour_comparison, explorer]
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """Products of a release with their SIDs, as arrays in one order."""
+
+    table: "pa.Table"
+    codes: "np.ndarray"  # int (N, levels)
+    snapshot: str
+
+    def column(self, name: str) -> list[Any]:
+        """A column as a Python list."""
+        return self.table[name].to_pylist()
+
+    def categories(self) -> list[tuple[str, ...] | None]:
+        """Category paths, None where a product has none."""
+        return [tuple(path) if path else None for path in self.column("category")]
+
+
+def _assigned(warehouse: Warehouse, flavour: Flavour, release: str, snapshot: str) -> Assigned:
+    """All assigned products of a release, sorted by product id, with titles and categories."""
+    import numpy as np
+
+    sids = warehouse.tables.read(SEMANTIC_IDS, flavour=flavour.name, release=release).where("base_sid is not null")
+    products = warehouse.tables.read(PRODUCTS, snapshot=snapshot)
+    frame = sids.select("product_id", "codes").join(
+        products.select("product_id", "title", "brand", "category", "description"), "product_id"
+    )
+    table = frame.orderBy("product_id").toArrow()
+    flat = table["codes"].combine_chunks().flatten().to_numpy()
+    return Assigned(table.drop_columns(["codes"]), flat.reshape(len(table), -1) if len(table) else np.empty((0, 4), int), snapshot)
+
+
+def _report(warehouse: Warehouse, flavour: Flavour, release: str, snapshot: str) -> Outcome:
+    import numpy as np
+    from pyspark.sql import functions as F
+
+    from sid_pipeline.embedding.vectors import join, matrix
+    from sid_pipeline.evaluation.page import render_html
+    from sid_pipeline.evaluation.report import EvaluationInput, evaluate
+    from sid_pipeline.rqvae import Codebook
+
+    tables, settings = warehouse.tables, warehouse.settings.report
+    pinned = need_release(tables, release)
+    trained = warehouse.receipts.need(flavour.key(CODEBOOK), release)
+    codebook = Codebook.load(warehouse.state / trained.facts["folder"])
+    sids = tables.read(SEMANTIC_IDS, flavour=flavour.name, release=release).where("base_sid is not null")
+    texts = tables.read(EMBEDDED_PRODUCTS, embedder=flavour.embedders[0], snapshot=snapshot)
+    vectors = snapshot_vectors(warehouse, flavour, pinned, snapshot, ["product_id", "category"])
+    total = sids.count()
+    if total == 0:
+        raise MissingInput(f"{flavour.key(SEMANTIC_IDS_STAGE)} of {release!r} holds no SID to report on")
+    frame = (
+        vectors.drop("reason", "text_hash")
+        .join(sids.select("product_id", "codes"), "product_id")
+        .join(texts.select("product_id", "text"), "product_id")
+    )
+    if total > settings.sample:
+        # By hash of the id: a seeded sample that does not move from night to night.
+        bucket = F.pmod(F.xxhash64(F.lit(settings.seed), "product_id"), F.lit(1_000_000))
+        frame = frame.where(bucket < int(1_000_000 * settings.sample / total))
+    sample = frame.orderBy("product_id").toArrow()
+    codes = sample["codes"].combine_chunks().flatten().to_numpy().reshape(len(sample), -1)
+    all_codes = None
+    if total > settings.sample:
+        every = sids.select("codes").toArrow()["codes"].combine_chunks().flatten().to_numpy()
+        all_codes = every.reshape(-1, codebook.levels)
+    x = join([matrix(sample[f"vector_{i}"]) for i in range(len(flavour.weights))], flavour.weights)
+    result = evaluate(
+        EvaluationInput(
+            flavour=flavour.name,
+            release=release,
+            as_of_snapshot=snapshot,
+            product_ids=sample["product_id"].to_pylist(),
+            texts=sample["text"].to_pylist(),
+            categories=[tuple(path) if path else None for path in sample["category"].to_pylist()],
+            vectors=np.asarray(x),
+            codes=codes,
+            reconstruction=codebook.decode(codes),
+            codebook_size=codebook.codebook_size,
+            seed=settings.seed,
+            all_codes=all_codes,
+        )
+    )
+    folder = warehouse.reports(flavour.name, release)
+    write_atomically(folder / "report.json", to_json(result.to_dict()))
+    write_atomically(folder / "report.html", render_html(result))
+    headline = result.headline()
+    return Outcome(
+        data_version=digest(result.to_dict()),
+        metadata={
+            **headline,
+            "report": Markdown(result.to_markdown()),
+            "page": (folder / "report.html").as_uri(),
+        },
+        facts={"headline": headline, "page": (folder / "report.html").relative_to(warehouse.state).as_posix()},
+    )
+
+
+def _name_prefixes(warehouse: Warehouse, flavour: Flavour, release: str, snapshot: str) -> Outcome:
+    from sid_pipeline.evaluation.names import prefix_names
+
+    assigned = _assigned(warehouse, flavour, release, snapshot)
+    names = prefix_names(
+        assigned.codes,
+        assigned.column("product_id"),
+        assigned.column("title"),
+        categories=assigned.categories(),
+        brands=assigned.column("brand"),
+    )
+    rows = [
+        {
+            "prefix": row["prefix"],
+            "level": row["level"],
+            "products": row["count"],
+            "name": row["name"],
+            "words": row["words"],
+            "brands": row["top_brands"],
+            "sample": row["sample_product_ids"],
+        }
+        for row in names.to_pylist()
+    ]
+    frame = warehouse.spark.createDataFrame(rows, PREFIX_NAMES.ddl(without=("flavour", "release")))
+    written = warehouse.tables.replace(PREFIX_NAMES, frame, flavour=flavour.name, release=release)
+    top = sorted((row for row in rows if row["level"] == 1), key=lambda row: (-row["products"], row["prefix"]))
+    return Outcome(
+        data_version=digest([(row["prefix"], row["name"]) for row in rows]),
+        metadata={
+            "dagster/row_count": written,
+            "largest": markdown_table(top[:25], ["prefix", "name", "products", "words"]),
+        },
+    )
+
+
+def _diff(warehouse: Warehouse, flavour: Flavour, release: str) -> Outcome:
+    from sid_pipeline.evaluation.codebook_diff import diff
+    from sid_pipeline.reader import open_live
+
+    if read_pointer(warehouse.state, flavour.name) is None:
+        return Outcome("nothing live", metadata={"compared with": "nothing of this flavour is live yet"})
+    live = open_live(flavour.name, warehouse.state, hashes=False)
+    old = {product: _codes(sid) for product, sid in live.sids().items()}
+    now = warehouse.tables.arrow(
+        SEMANTIC_IDS, columns=["product_id", "base_sid"], flavour=flavour.name, release=release
+    )
+    new = {
+        product: _codes(sid)
+        for product, sid in zip(now["product_id"].to_pylist(), now["base_sid"].to_pylist(), strict=True)
+        if sid is not None
+    }
+    result = diff(old, new)
+    text = result.pop("markdown")
+    return Outcome(
+        data_version=digest(result),
+        metadata={"compared with": live.folder.name, "diff": Markdown(text), "figures": result},
+    )
+
+
+def _codes(sid: str) -> tuple[int, ...]:
+    return tuple(int(code) for code in sid.split("_"))
+
+
+def _compare(warehouse: Warehouse, flavours: list[Flavour], release: str) -> Outcome:
+    from sid_pipeline.evaluation.comparison import CodeTable, compare_flavours
+
+    if len(flavours) < 2:
+        return Outcome("one flavour", metadata={"compared": "fewer than two flavours have SIDs in this release"})
+    loaded = [(f, _assigned(warehouse, f, release, _snapshot(warehouse, f, release))) for f in flavours[:2]]
+    first, second = (
+        CodeTable(f.name, a.column("product_id"), a.codes, a.column("title"), categories=a.categories())
+        for f, a in loaded
+    )
+    result = compare_flavours(first, second)
+    text = result.pop("markdown")
+    return Outcome(data_version=digest(result), metadata={"comparison": Markdown(text), "figures": result})
+
+
+def _explore(warehouse: Warehouse, flavours: list[Flavour], release: str) -> Outcome:
+    import numpy as np
+
+    from sid_pipeline.explorer.site import ExplorerFlavour, ExplorerInput, write_explorer
+
+    if not flavours:
+        raise MissingInput(f"no flavour has SIDs in release {release!r}: materialise semantic_ids first")
+    loaded = {f.name: _assigned(warehouse, f, release, _snapshot(warehouse, f, release)) for f in flavours}
+    rows: dict[str, dict[str, Any]] = {}
+    for assigned in loaded.values():
+        for row in assigned.table.to_pylist():
+            rows.setdefault(row["product_id"], row)
+    ids = sorted(rows)
+    place = {product_id: i for i, product_id in enumerate(ids)}
+    views = []
+    for name, assigned in loaded.items():
+        codes = np.full((len(ids), assigned.codes.shape[1]), -1, dtype=np.int64)
+        codes[[place[product_id] for product_id in assigned.column("product_id")]] = assigned.codes
+        views.append(ExplorerFlavour(name, release, codes))
+    index = write_explorer(
+        warehouse.explorer(release),
+        ExplorerInput(
+            title="Semantic IDs",
+            as_of_snapshot=max(assigned.snapshot for assigned in loaded.values()),
+            product_ids=ids,
+            titles=[rows[i]["title"] for i in ids],
+            flavours=views,
+            brands=[rows[i]["brand"] for i in ids],
+            categories=[tuple(rows[i]["category"]) if rows[i]["category"] else None for i in ids],
+            texts=[rows[i]["description"] or "" for i in ids],
+        ),
+    )
+    return Outcome(
+        data_version=digest([len(ids), sorted(loaded)]),
+        metadata={"page": index.as_uri(), "products": len(ids)},
+        facts={"page": index.relative_to(warehouse.state).as_posix()},
+    )
+
+
+def _snapshot(warehouse: Warehouse, flavour: Flavour, release: str) -> str:
+    return warehouse.receipts.need(flavour.key(SEMANTIC_IDS_STAGE), release).facts["as_of_snapshot"]

@@ -1,0 +1,86 @@
+"""The factory of flavours: one `FlavourSpec` in the settings becomes one chain of assets under its own key prefix.
+
+The stages themselves are in the sibling modules `training`, `assignment`, `evaluation` and `publication`; here is
+what they share.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from sid_pipeline.partitions import releases
+from sid_pipeline.receipts import MissingInput, Receipt, newest_complete_snapshot
+from sid_pipeline.releases import Release
+from sid_pipeline.resources.warehouse import Warehouse
+from sid_pipeline.schemas import PRODUCTS
+from sid_pipeline.settings import FlavourSpec, Settings
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """A flavour under construction: its name, its spec, and the settings they come from."""
+
+    name: str
+    spec: FlavourSpec
+    settings: Settings
+
+    def key(self, stage: str) -> str:
+        """Asset key of a stage, steps joined by '/'."""
+        return f"{self.name}/{stage}"
+
+    def asset(self, stage: str, deps: Sequence[str], description: str, kinds: set[str], **more: Any) -> Any:
+        """`dg.asset` with what all stages of a flavour share."""
+        return dg.asset(
+            name=stage,
+            key_prefix=[self.name],
+            deps=[dg.AssetKey(dep.split("/")) for dep in deps],
+            description=description,
+            group_name=self.name,
+            owners=self.settings.orchestration.owners,
+            kinds=kinds,
+            partitions_def=releases,
+            **more,
+        )
+
+    @property
+    def embedders(self) -> list[str]:
+        """Names of the embedders, in the order their vectors are joined."""
+        return list(self.spec.embedders)
+
+    @property
+    def weights(self) -> list[float]:
+        """One weight per embedder."""
+        return list(self.spec.embedders.values())
+
+
+def embedding_receipts(
+    warehouse: Warehouse, flavour: Flavour, release: Release, snapshot: str
+) -> list[Receipt]:
+    """Receipts of a flavour's embeddings of a snapshot, by the very embedders that the release pins.
+
+    Raises:
+        MissingInput: one is missing, older than the snapshot's products, or by another embedder.
+    """
+    products = warehouse.receipts.need(PRODUCTS.name, snapshot)
+    receipts = []
+    for name in flavour.embedders:
+        key = f"{name}_embeddings"
+        receipt = warehouse.receipts.need(key, snapshot)
+        if receipt.inputs["products"] != products.data_version:
+            raise MissingInput(f"{key} of {snapshot} is older than its products: materialise it again")
+        pinned = release.embedder_ids.get(name)
+        if receipt.facts["embedder_id"] != pinned:
+            raise MissingInput(
+                f"{key} of {snapshot} is by {receipt.facts['embedder_id']}, but release {release.release!r} is pinned "
+                f"to {pinned}: vectors of two embedders never meet in one codebook. Go back to that embedder's "
+                "settings, or add a new release"
+            )
+        receipts.append(receipt)
+    return receipts
+
+
+def choose_snapshot(warehouse: Warehouse, flavour: Flavour, asked: str | None) -> str:
+    """The snapshot that a release-plane run stands on: the one asked for, else the newest complete one."""
+    return asked or newest_complete_snapshot(warehouse.receipts, warehouse.settings, flavour.name)

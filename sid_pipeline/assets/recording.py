@@ -1,0 +1,215 @@
+"""How an asset runs: skip what is unchanged, keep a receipt, report to Dagster.
+
+Every asset body is a call of `materialise`: it names its inputs, and a function that does the work and returns an
+`Outcome`. When a receipt shows that the same inputs were already processed, the work is skipped, no Spark job
+starts, and the materialisation is still recorded, with the old data version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from sid_pipeline.embedding.model import ModelError
+from sid_pipeline.ingest.errors import InputError
+from sid_pipeline.publication.publish import PublicationError
+from sid_pipeline.receipts import UNPARTITIONED, MissingInput, Receipt, Receipts
+from sid_pipeline.resources.jars import JarError
+from sid_pipeline.resources.tables import MissingSlice
+from sid_pipeline.rqvae import CodebookError, CollapsedCodebookError
+from sid_pipeline.schemas import TableSpec
+from sid_pipeline.relevance.labels import LabelError
+from sid_pipeline.taxonomy.tree import TaxonomyError
+from sid_pipeline.training_set import TrainingSetError
+
+MENDABLE = (
+    InputError,
+    TaxonomyError,
+    LabelError,
+    MissingInput,
+    MissingSlice,
+    ModelError,
+    TrainingSetError,
+    CodebookError,
+    CollapsedCodebookError,
+    PublicationError,
+    JarError,
+)
+
+
+class Markdown(str):
+    """Text that Dagster should render as Markdown."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """Outcome of one asset check: its figures and a sentence are shown in the UI."""
+
+    name: str
+    passed: bool
+    sentence: str
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an asset's work gives.
+
+    Attributes:
+        data_version: content hash of what matters to readers of the output.
+        metadata: shown to people: numbers, text, `Markdown`.
+        facts: what later assets need, JSON-able.
+        checks: outcomes of the asset's checks.
+    """
+
+    data_version: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    checks: tuple[Check, ...] = ()
+
+
+def materialise(
+    context: dg.AssetExecutionContext,
+    receipts: Receipts,
+    key: str,
+    inputs: Mapping[str, Any],
+    work: Callable[[], Outcome],
+    *,
+    still_there: Callable[[Receipt], bool] = lambda receipt: True,
+) -> dg.MaterializeResult:
+    """Run an asset's work unless its receipt shows the same inputs, and report either way.
+
+    Args:
+        context: of the running step.
+        receipts: the ledger.
+        key: asset key, steps joined by '/'.
+        inputs: names to content hashes or settings: all that decides the output.
+        work: does it.
+        still_there: whether the output that the receipt speaks of still exists.
+
+    Raises:
+        dg.Failure: with one sentence, for a fault that a person can mend and a retry cannot.
+    """
+    (result,) = materialise_many(
+        context, receipts, [key], inputs, lambda: {key: work()}, still_there=still_there
+    )
+    return result
+
+
+def materialise_many(
+    context: dg.AssetExecutionContext,
+    receipts: Receipts,
+    keys: Sequence[str],
+    inputs: Mapping[str, Any],
+    work: Callable[[], Mapping[str, Outcome]],
+    *,
+    still_there: Callable[[Receipt], bool] = lambda receipt: True,
+) -> list[dg.MaterializeResult]:
+    """Like `materialise`, for assets that one piece of work makes together."""
+    partition = context.partition_key if context.has_partition_key else UNPARTITIONED
+    found = [receipts.get(key, partition) for key in keys]
+    if all(r is not None and r.inputs == dict(inputs) and still_there(r) for r in found):
+        context.log.info(f"unchanged since the last materialisation: {', '.join(keys)}")
+        return [_report(receipt, unchanged=True) for receipt in found if receipt is not None]
+    with plain_failures():
+        outcomes = work()
+    results = []
+    for key in keys:
+        outcome = outcomes[key]
+        receipt = Receipt(
+            asset=key,
+            partition=partition,
+            inputs=dict(inputs),
+            data_version=outcome.data_version,
+            facts=dict(outcome.facts),
+            metadata={name: _pack(value) for name, value in outcome.metadata.items()},
+            checks=[
+                {"name": c.name, "passed": c.passed, "sentence": c.sentence, "figures": dict(c.figures)}
+                for c in outcome.checks
+            ],
+        )
+        receipts.put(receipt)
+        results.append(_report(receipt, unchanged=False))
+    return results
+
+
+@contextmanager
+def plain_failures() -> Iterator[None]:
+    """Turn faults that a person can mend into a Dagster failure that shows their sentence and is not retried."""
+    try:
+        yield
+    except MENDABLE as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from error
+
+
+def _report(receipt: Receipt, unchanged: bool) -> dg.MaterializeResult:
+    asset_key = dg.AssetKey(receipt.asset.split("/"))
+    return dg.MaterializeResult(
+        asset_key=asset_key,
+        data_version=dg.DataVersion(receipt.data_version),
+        metadata={
+            **{name: _unpack(value) for name, value in receipt.metadata.items()},
+            "unchanged": dg.MetadataValue.bool(unchanged),
+        },
+        check_results=[
+            dg.AssetCheckResult(
+                asset_key=asset_key,
+                check_name=check["name"],
+                passed=bool(check["passed"]),
+                description=check["sentence"],
+                metadata={name: float(value) for name, value in check["figures"].items()},
+            )
+            for check in receipt.checks
+        ],
+    )
+
+
+def table_metadata(spec: TableSpec) -> dict[str, Any]:
+    """Definition metadata of an asset that is a table: its column schema."""
+    columns = [
+        dg.TableColumn(c.name, c.type, description=c.description, constraints=dg.TableColumnConstraints(nullable=c.nullable))
+        for c in spec.columns
+    ]
+    return {"dagster/column_schema": dg.TableSchema(columns=columns), "dagster/table_name": spec.name}
+
+
+def markdown_table(rows: list[Mapping[str, Any]], columns: list[str] | None = None, width: int = 80) -> Markdown:
+    """Rows as a Markdown table; cells are cut to `width` and cannot break the table or run as HTML."""
+    if not rows:
+        return Markdown("*none*")
+    columns = columns or list(rows[0])
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    for row in rows:
+        lines.append("| " + " | ".join(_cell(row.get(column), width) for column in columns) + " |")
+    return Markdown("\n".join(lines))
+
+
+def _cell(value: Any, width: int) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, (list, tuple)):
+        value = ", ".join(str(item) for item in value)
+    text = " ".join(str(value).split())
+    if len(text) > width:
+        text = text[: width - 1] + "…"
+    for raw, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "&#124;"), ("`", "&#96;"), ("[", "&#91;")):
+        text = text.replace(raw, safe)
+    return text
+
+
+def _pack(value: Any) -> Any:
+    if isinstance(value, Markdown):
+        return {"markdown": str(value)}
+    if isinstance(value, (bool, int, float, str)):
+        return value
+    return {"json": value}
+
+
+def _unpack(value: Any) -> Any:
+    if isinstance(value, dict):
+        return dg.MetadataValue.md(value["markdown"]) if "markdown" in value else dg.MetadataValue.json(value["json"])
+    return value

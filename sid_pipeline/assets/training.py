@@ -1,0 +1,212 @@
+"""From a pinned release to a codebook: the immutable training set, and RQ-VAE training on it."""
+
+import typing
+from typing import Any
+
+import dagster as dg
+from pydantic import Field, create_model
+
+from sid_pipeline.assets.flavours import Flavour, embedding_receipts
+from sid_pipeline.assets.recording import Outcome, markdown_table, materialise, plain_failures
+from sid_pipeline.assets.taxonomy import TAXONOMY, release_tree
+from sid_pipeline.files import digest
+from sid_pipeline.releases import Release
+from sid_pipeline.resources.warehouse import Warehouse
+from sid_pipeline.rqvae.config import TrainConfig
+from sid_pipeline.schemas import EMBEDDED_PRODUCTS, EMBEDDINGS, PRODUCTS
+from sid_pipeline.taxonomy.tree import Taxonomy
+
+TRAINING_SET, CODEBOOK = "training_set", "codebook"
+
+
+def _launchpad_config() -> type[dg.Config]:
+    """TrainConfig as a Launchpad form: every field optional and described; None keeps the settings' value."""
+    described = TrainConfig.describe()
+    fields: dict[str, Any] = {}
+    for name, annotation in typing.get_type_hints(TrainConfig).items():
+        # The Launchpad knows lists, not tuples.
+        if typing.get_origin(annotation) is tuple:
+            annotation = list[typing.get_args(annotation)[0]]  # type: ignore[misc]
+        fields[name] = (annotation | None, Field(None, description=described[name]))
+    return create_model("CodebookConfig", __base__=dg.Config, **fields)
+
+
+CodebookConfig = _launchpad_config()
+
+
+def training_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
+    """`training_set` and `codebook` of a flavour."""
+
+    @flavour.asset(
+        TRAINING_SET,
+        [TAXONOMY, PRODUCTS.name, *[f"{name}_embeddings" for name in flavour.embedders]],
+        "Vectors and category paths that the codebook is trained on: an immutable, hashed folder of "
+        "memory-mappable matrices, as of the release's training snapshot.",
+        {"spark", "numpy"},
+    )
+    def training_set(
+        context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
+    ) -> dg.MaterializeResult:
+        with plain_failures():
+            release, tree = release_tree(warehouse, context.partition_key)
+            embeddings = embedding_receipts(warehouse, flavour, release, release.training_snapshot)
+            taxonomy = warehouse.receipts.need(TAXONOMY, release.release)
+        inputs = {
+            "taxonomy": taxonomy.facts["revision"],
+            "embeddings": [receipt.data_version for receipt in embeddings],
+            "embedders": dict(flavour.spec.embedders),
+        }
+        folder = warehouse.training_set(flavour.name, release.release)
+        return materialise(
+            context,
+            warehouse.receipts,
+            flavour.key(TRAINING_SET),
+            inputs,
+            lambda: _write_training_set(warehouse, flavour, release, tree, inputs),
+            still_there=lambda receipt: (folder / "manifest.json").is_file(),
+        )
+
+    @flavour.asset(
+        CODEBOOK,
+        [flavour.key(TRAINING_SET)],
+        "The RQ-VAE codebook: 4 levels of codewords, trained with L_recon + L_rq + lambda * L_contrastive. "
+        "A collapsed codebook is refused and not written.",
+        {"pytorch"},
+        pool="gpu",
+    )
+    def codebook(
+        context: dg.AssetExecutionContext,
+        warehouse: dg.ResourceParam[Warehouse],
+        config: CodebookConfig,  # type: ignore[valid-type]
+    ) -> dg.MaterializeResult:
+        release = context.partition_key
+        with plain_failures():
+            training = warehouse.receipts.need(flavour.key(TRAINING_SET), release)
+        asked = {name: value for name, value in config.model_dump().items() if value is not None}  # type: ignore[attr-defined]
+        settings = TrainConfig.from_dict({**flavour.settings.training, **asked})
+        # Where and how fast it runs does not decide the result.
+        decisive = {k: v for k, v in settings.to_dict().items() if k not in ("device", "threads", "checkpoint_every")}
+        return materialise(
+            context,
+            warehouse.receipts,
+            flavour.key(CODEBOOK),
+            {"training_set": training.data_version, "config": decisive},
+            lambda: _train(warehouse, flavour, release, settings),
+            still_there=lambda receipt: (warehouse.state / receipt.facts["folder"] / "manifest.json").is_file(),
+        )
+
+    return [training_set, codebook]
+
+
+def _write_training_set(
+    warehouse: Warehouse, flavour: Flavour, release: Release, tree: Taxonomy, inputs: dict
+) -> Outcome:
+    import pyarrow as pa
+    import pyarrow.dataset as ds
+    from pyspark.sql import functions as F
+
+    from sid_pipeline.taxonomy.paths import path_matrix
+    from sid_pipeline.training_set import write_training_set
+
+    snapshot = release.training_snapshot
+    frame = snapshot_vectors(warehouse, flavour, release, snapshot, ["product_id", "category"])
+    texts = warehouse.tables.read(EMBEDDED_PRODUCTS, embedder=flavour.embedders[0], snapshot=snapshot)
+    usable = frame.where(F.col("reason").isNull()).drop("reason", "text_hash")
+    usable = usable.join(texts.select("product_id", "text"), "product_id").orderBy("product_id")
+    with warehouse.spool(f"{flavour.name}-training-set") as spool:
+        usable.write.parquet(str(spool / "rows"))
+        files = sorted((spool / "rows").glob("part-*.parquet"))  # in the order of the sort
+        source = ds.dataset(files, format="parquet")
+        manifest = write_training_set(
+            warehouse.training_set(flavour.name, release.release),
+            (pa.Table.from_batches([batch]) for batch in source.to_batches(batch_size=8192) if len(batch)),
+            source.count_rows(),
+            flavour.weights,
+            lambda categories: path_matrix(tree, categories),
+            {
+                "flavour": flavour.name,
+                "release": release.release,
+                "training_snapshot": snapshot,
+                "embedder_ids": {name: release.embedder_ids[name] for name in flavour.embedders},
+                **inputs,
+            },
+        )
+    return Outcome(
+        data_version=manifest["id"],
+        metadata={
+            "dagster/row_count": manifest["rows"],
+            "dimension": manifest["dimension"],
+            "levels of the taxonomy": manifest["depth"],
+            "products with a known category": manifest["categorised"],
+            "training snapshot": snapshot,
+            "folder": str(warehouse.training_set(flavour.name, release.release)),
+        },
+        facts={"rows": manifest["rows"]},
+    )
+
+
+def snapshot_vectors(
+    warehouse: Warehouse, flavour: Flavour, release: Release, snapshot: str, columns: list[str]
+) -> Any:
+    """A snapshot's products with a flavour's vectors, see `assignment.assign.product_vectors`."""
+    from sid_pipeline.assignment.assign import product_vectors
+
+    tables = warehouse.tables
+    return product_vectors(
+        tables.read(PRODUCTS, snapshot=snapshot).select(*columns),
+        [tables.read(EMBEDDED_PRODUCTS, embedder=name, snapshot=snapshot) for name in flavour.embedders],
+        [tables.read(EMBEDDINGS, embedder_id=release.embedder_ids[name]) for name in flavour.embedders],
+    )
+
+
+def _train(warehouse: Warehouse, flavour: Flavour, release: str, settings: TrainConfig) -> Outcome:
+    import shutil
+
+    from sid_pipeline.rqvae import train
+    from sid_pipeline.rqvae.progress import ProgressBar
+    from sid_pipeline.training_set import load_training_set
+
+    training = load_training_set(warehouse.training_set(flavour.name, release))
+    # A killed run resumes here; another configuration has checkpoints of its own.
+    run = digest([training.manifest["id"], settings.to_dict()])
+    checkpoints = warehouse.state / "checkpoints" / flavour.name / release / run
+    codebook = train(
+        training.vectors,
+        training.paths if training.manifest["categorised"] else None,
+        settings,
+        checkpoint_dir=checkpoints,
+        progress=ProgressBar(f"training {flavour.name} {release}"),
+        provenance={"training_set": training.manifest["id"], "pins": training.manifest["pins"]},
+    )
+    folder = codebook.save(warehouse.codebooks(flavour.name, release) / codebook.id)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return Outcome(
+        data_version=codebook.id,
+        metadata={
+            "codebook": codebook.id,
+            **{name: value for name, value in _flat(codebook.manifest.get("health", {})).items()},
+            "loss": markdown_table(_thin(codebook.history)),
+            "manifest": codebook.manifest,
+        },
+        facts={"codebook_id": codebook.id, "folder": folder.relative_to(warehouse.state).as_posix()},
+    )
+
+
+def _flat(figures: dict[str, Any]) -> dict[str, float]:
+    """Health figures as numbers that Dagster can plot: one per level where there are several."""
+    flat: dict[str, float] = {}
+    for name, value in figures.items():
+        if isinstance(value, list):
+            flat |= {f"{name} L{level}": float(v) for level, v in enumerate(value, 1)}
+        else:
+            flat[name] = float(value)
+    return flat
+
+
+def _thin(history: list[dict[str, float]], rows: int = 15) -> list[dict[str, Any]]:
+    """Some rows of a training history, first and last included, numbers in four digits."""
+    if not history:
+        return []
+    step = max(1, len(history) // rows)
+    picked = [*history[:-1:step], history[-1]]
+    return [{name: f"{value:.4g}" for name, value in row.items()} for row in picked]

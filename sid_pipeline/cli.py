@@ -1,0 +1,151 @@
+"""`sid`, the command line: thin, over the same code as the assets. It is no second pipeline."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import click
+
+from sid_pipeline.receipts import MissingInput
+from sid_pipeline.settings import PROJECT_ROOT, Settings, SettingsError, load_settings
+
+SID_PATTERN = re.compile(r"^\d+(_\d+){0,3}$")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--settings",
+    "file",
+    type=click.Path(dir_okay=False),
+    help="Settings file. Default: SID_SETTINGS, else the sample's data/sample.toml.",
+)
+@click.pass_context
+def main(context: click.Context, file: str | None) -> None:
+    """Semantic IDs for a retail catalogue: make, check, publish and look at them."""
+    if file:
+        # Through the environment, so that every process started from here sees the same settings.
+        os.environ["SID_SETTINGS"] = str(Path(file).expanduser().resolve())
+    context.ensure_object(dict)
+
+
+@main.command()
+def setup() -> None:
+    """Fetch Delta's JARs into the user's cache, once; later starts need no network."""
+    from sid_pipeline.doctor import JavaError, find_java
+    from sid_pipeline.resources.jars import JarError, fetch
+
+    try:
+        for path in fetch(find_java()):
+            click.echo(f"setup: {path}")
+    except (JarError, JavaError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@main.command()
+@click.option("--snapshot", help="The day (YYYY-MM-DD). Default: the newest in the ledger, else snapshots.start.")
+@click.option("--release", help="The vocabulary release. Default: release.default of the settings.")
+def run(snapshot: str | None, release: str | None) -> None:
+    """Materialise the whole graph: the day's snapshot, then the release. What is unchanged is not paid for again."""
+    from sid_pipeline.run import RunFailed, run_everything
+
+    settings = _settings()
+    try:
+        summary = run_everything(settings, snapshot, release)
+    except (RunFailed, MissingInput, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(summary)
+
+
+@main.command()
+@click.argument("what")
+@click.option("--release", help="Default: the live release of each flavour's default, release.default.")
+@click.option("--flavour", help="For a prefix: only this flavour.")
+@click.option("--limit", default=20, show_default=True, help="Products listed, at most.")
+def show(what: str, release: str | None, flavour: str | None, limit: int) -> None:
+    """Trace a product through every stage, or list the products under a SID prefix (35_7)."""
+    from sid_pipeline.resources.warehouse import Warehouse
+    from sid_pipeline.show import show_prefix, show_product
+    from sid_pipeline.trace import newest_snapshot, trace_product
+
+    warehouse = Warehouse(_settings())
+    release = release or warehouse.settings.release.default
+    try:
+        snapshot = newest_snapshot(warehouse)
+        trace = trace_product(warehouse, what, release, snapshot)
+    except (MissingInput, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    if trace.product or trace.rejections:
+        click.echo(show_product(trace))
+        return
+    if not SID_PATTERN.match(what):
+        raise click.ClickException(f"no product {what!r} in snapshot {snapshot}, and it is no SID prefix like 35_7")
+    flavours = [flavour] if flavour else list(warehouse.settings.active_flavours)
+    click.echo(show_prefix(warehouse, what, flavours, release, snapshot, limit))
+
+
+@main.command()
+def status() -> None:
+    """What is live and served, what it stands on, what blocks, and what to do next."""
+    from sid_pipeline.resources.warehouse import Warehouse
+    from sid_pipeline.show import show_status
+
+    click.echo(show_status(Warehouse(_settings())))
+
+
+@main.command()
+def doctor() -> None:
+    """Check versions, Java, JARs, device, weights, disk and settings: each ok, or with the mend."""
+    from sid_pipeline.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        click.echo(f"{'ok  ' if finding.ok else 'MEND'} {finding.name:<10} {finding.text}")
+    if not all(finding.ok for finding in findings):
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--port", default=3000, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Anything else opens the UI to the network.")
+def ui(port: int, host: str) -> None:
+    """The Dagster web UI, on the same instance as `sid run`."""
+    from sid_pipeline.run import home
+
+    home(_settings())
+    workspace = str(PROJECT_ROOT / "workspace.yaml")
+    click.echo(f"the UI comes up on http://{host}:{port}; stop it with Ctrl-C")
+    command = [sys.executable, "-m", "dagster", "dev", "-w", workspace, "-h", host, "-p", str(port)]
+    os.execv(sys.executable, command)
+
+
+@main.command()
+@click.argument("release")
+@click.option("--flavour", multiple=True, help="May be given several times. Default: every flavour.")
+@click.option("--by", required=True, help="Who asks for it.")
+@click.option("--reason", required=True, help="Why.")
+def promote(release: str, flavour: tuple[str, ...], by: str, reason: str) -> None:
+    """Make another release live: its codes mean other things to trained readers, so a person asks for it."""
+    from sid_pipeline.promotion import go_live
+    from sid_pipeline.publication.publish import PublicationError
+    from sid_pipeline.resources.warehouse import Warehouse
+
+    warehouse = Warehouse(_settings())
+    try:
+        for name in flavour or warehouse.settings.active_flavours:
+            click.echo(go_live(warehouse, name, release, by=by, reason=reason, switch=True).sentence)
+    except (MissingInput, PublicationError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _settings() -> Settings:
+    try:
+        return load_settings()
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The Dagster code location: everything assembled by `build_definitions`, from settings and optional overrides.
+
+What belongs here: putting the parts together. What does not: any part. Importing this module pulls in no torch,
+pyspark or sentence-transformers, because every step is a process that imports it again.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from sid_pipeline.assets.assignment import assignment_assets
+from sid_pipeline.assets.embeddings import embedding_assets
+from sid_pipeline.assets.evaluation import comparison_assets, evaluation_assets
+from sid_pipeline.assets.flavours import Flavour
+from sid_pipeline.assets.publication import publication_assets
+from sid_pipeline.assets.relevance import relevance_assets
+from sid_pipeline.assets.snapshot import snapshot_assets
+from sid_pipeline.assets.taxonomy import taxonomy_assets
+from sid_pipeline.assets.training import training_assets
+from sid_pipeline.console import console
+from sid_pipeline.jobs import build_jobs
+from sid_pipeline.resources.warehouse import Warehouse
+from sid_pipeline.schedules import build_schedules
+from sid_pipeline.sensors import build_sensors
+from sid_pipeline.settings import Settings, load_settings
+
+
+def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
+    """All assets: the snapshot plane, the relevance model, and one chain per flavour on the release plane."""
+    flavours = [Flavour(name, spec, settings) for name, spec in settings.active_flavours.items()]
+    assets = [
+        *snapshot_assets(settings),
+        *relevance_assets(settings),
+        *embedding_assets(settings),
+        *taxonomy_assets(settings),
+    ]
+    for flavour in flavours:
+        assets += training_assets(flavour)
+        assets += assignment_assets(flavour)
+        assets += evaluation_assets(flavour)
+        assets += publication_assets(flavour)
+    return [*assets, *comparison_assets(flavours)]
+
+
+def build_definitions(settings: Settings, overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """The code location for some settings.
+
+    Args:
+        settings: decide the assets, the executor, and whether schedules and sensors start by themselves.
+        overrides: resources to use instead of the real ones, by name (`warehouse`).
+    """
+    in_process = settings.orchestration.executor == "in_process"
+    jobs = build_jobs(settings)
+    return dg.Definitions(
+        assets=build_assets(settings),
+        resources={"warehouse": Warehouse(settings), **(overrides or {})},
+        executor=dg.in_process_executor if in_process else dg.multiprocess_executor,
+        jobs=list(jobs.values()),
+        schedules=build_schedules(settings, jobs),
+        sensors=build_sensors(settings, jobs),
+        loggers={"console": console},
+    )
+
+
+defs = build_definitions(load_settings())

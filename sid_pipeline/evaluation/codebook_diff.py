@@ -1,0 +1,136 @@
+"""What changed between two code tables: from night to night, or from one release to another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sid_pipeline.evaluation.metrics import agreement, prefix_ids, sid_text
+from sid_pipeline.evaluation.report import cell, markdown_table
+
+
+def diff(
+    old: Mapping[str, Sequence[int]],
+    new: Mapping[str, Sequence[int]],
+    titles: Mapping[str, str] | None = None,
+    examples: int = 10,
+) -> dict[str, Any]:
+    """Compare two code tables product by product.
+
+    Args:
+        old, new: product_id -> codes, coarse to fine, of one length.
+        titles: product_id -> title, for the examples.
+        examples: most moved, added and withdrawn products shown, each in the order of product_id; moved ones
+            that changed at the coarsest level first.
+
+    Returns:
+        counts (old, new, common, added, withdrawn, moved), `levels`: per level the share of common products
+        that kept the code (that level alone), that kept the prefix (all levels so far), that first changed
+        here, and the adjusted mutual information of the groupings, which a mere renumbering of codes leaves
+        at 1; examples; and `markdown`. Shares are None where there are no common products.
+
+    Raises:
+        ValueError: rows of different length.
+    """
+    lengths = {len(codes) for table in (old, new) for codes in table.values()}
+    if len(lengths) > 1:
+        raise ValueError(
+            f"code tables of {' and '.join(map(str, sorted(lengths)))} levels cannot be compared"
+        )
+    depth = lengths.pop() if lengths else 0
+    common = sorted(old.keys() & new.keys())
+    added, withdrawn = sorted(new.keys() - old.keys()), sorted(old.keys() - new.keys())
+    before = np.array([old[key] for key in common], np.int64).reshape(len(common), depth)
+    after = np.array([new[key] for key in common], np.int64).reshape(len(common), depth)
+    same = before == after
+    kept = np.logical_and.accumulate(same, axis=1)
+    first_change = kept.sum(axis=1)
+    levels = []
+    prefix_before, prefix_after = prefix_ids(before), prefix_ids(after)
+    for level in range(depth):
+        ami = agreement(prefix_before[:, level], prefix_after[:, level])["ami"] if common else None
+        levels.append(
+            {
+                "level": level + 1,
+                "kept_code": float(same[:, level].mean()) if common else None,
+                "kept_prefix": float(kept[:, level].mean()) if common else None,
+                "first_changed_here": int((first_change == level).sum()),
+                "grouping_ami": None if ami is None else ami.value,
+            }
+        )
+
+    def title(key: str) -> str:
+        return (titles or {}).get(key, "")
+
+    moved = np.flatnonzero(first_change < depth)
+    shown = moved[np.argsort(first_change[moved], kind="stable")][:examples]
+    result: dict[str, Any] = {
+        "old": len(old),
+        "new": len(new),
+        "common": len(common),
+        "added": len(added),
+        "withdrawn": len(withdrawn),
+        "moved": len(moved),
+        "levels": levels,
+        "moved_examples": [
+            {
+                "product_id": common[row],
+                "title": title(common[row]),
+                "old": sid_text(before[row]),
+                "new": sid_text(after[row]),
+                "first_changed_level": int(first_change[row]) + 1,
+            }
+            for row in shown.tolist()
+        ],
+        "added_examples": [
+            {"product_id": key, "title": title(key), "sid": sid_text(new[key])} for key in added[:examples]
+        ],
+        "withdrawn_examples": [
+            {"product_id": key, "title": title(key), "sid": sid_text(old[key])}
+            for key in withdrawn[:examples]
+        ],
+    }
+    result["markdown"] = _markdown(result)
+    return result
+
+
+def _markdown(result: Mapping[str, Any]) -> str:
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.1f} %"
+
+    parts = [
+        f"{result['common']:,} products in both, {result['added']:,} added, "
+        f"{result['withdrawn']:,} withdrawn, {result['moved']:,} with another SID.",
+        markdown_table(
+            [
+                "level",
+                "kept the code",
+                "kept the prefix",
+                "first changed here",
+                "agreement of the groups (AMI)",
+            ],
+            [
+                [
+                    f"L{row['level']}",
+                    percent(row["kept_code"]),
+                    percent(row["kept_prefix"]),
+                    f"{row['first_changed_here']:,}",
+                    "-" if row["grouping_ami"] is None else f"{row['grouping_ami']:.3f}",
+                ]
+                for row in result["levels"]
+            ],
+        ),
+    ]
+    if result["moved_examples"]:
+        parts.append(
+            markdown_table(
+                ["product", "title", "old", "new"],
+                [
+                    [cell(row["product_id"]), cell(row["title"]), f"`{row['old']}`", f"`{row['new']}`"]
+                    for row in result["moved_examples"]
+                ],
+            )
+        )
+    return "\n\n".join(parts) + "\n"

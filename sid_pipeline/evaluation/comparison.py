@@ -1,0 +1,232 @@
+"""Two code tables of the same products side by side: two flavours, or a trial release and the live one.
+
+What belongs here: what one groups and the other does not, counted and shown. What does not: how good either
+is by itself (`report.py`), and how one table changed over time (`codebook_diff.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sid_pipeline.evaluation.metrics import Path, agreement, prefix_ids, shared_depth, sid_text, tree_labels
+from sid_pipeline.evaluation.report import cell, markdown_table
+
+
+@dataclass(frozen=True)
+class CodeTable:
+    """One side of a comparison.
+
+    Attributes:
+        name: the flavour or release.
+        product_ids: N strings, each once.
+        codes: (N, L) int.
+        texts: N strings that a reader recognises a product by.
+        categories: N paths, None for uncategorised; or None: there is no taxonomy.
+    """
+
+    name: str
+    product_ids: Sequence[str]
+    codes: np.ndarray
+    texts: Sequence[str]
+    categories: Sequence[Path | None] | None = None
+
+
+def compare_flavours(a: CodeTable, b: CodeTable, *, examples: int = 10, seed: int = 0) -> dict[str, Any]:
+    """Compare two code tables on the products that both have. Texts and categories are taken from `a`.
+
+    A pair is grouped at level l when its products share the prefix of l levels. The counts are of all pairs
+    and exact. `same_leaf` is the share of a side's grouped pairs, of categorised products, that are of one
+    leaf category: a high one means that the prefix groups substitutes, a low one that it reaches across
+    categories.
+
+    Returns:
+        names, `items` in both, `levels` (level, ami, pairs grouped by both / only a / only b, jaccard,
+        same_leaf of each side), `examples` by side (pairs that this side holds together deepest and the other
+        parts at L1, at most one for each group), and `markdown`.
+
+    Raises:
+        ValueError: a product_id stands twice in a table, or the tables differ in levels.
+    """
+    row_a, row_b = _common_rows(a, b)
+    codes_a, codes_b = np.asarray(a.codes)[row_a], np.asarray(b.codes)[row_b]
+    if codes_a.shape[1] != codes_b.shape[1]:
+        raise ValueError(
+            f"{a.name} has {codes_a.shape[1]} levels and {b.name} {codes_b.shape[1]}: not comparable"
+        )
+    prefix_a, prefix_b = prefix_ids(codes_a), prefix_ids(codes_b)
+    texts = [a.texts[row] for row in row_a.tolist()]
+    paths = [a.categories[row] if a.categories is not None else None for row in row_a.tolist()]
+    labels, _ = tree_labels(paths)
+    leaves = labels[:, -1] if labels.shape[1] else None
+    levels = []
+    for level in range(codes_a.shape[1] if len(row_a) else 0):
+        x, y = prefix_a[:, level], prefix_b[:, level]
+        both, in_a, in_b = _grouped(x * (y.max() + 1) + y), _grouped(x), _grouped(y)
+        ami = agreement(x, y)["ami"]
+        levels.append(
+            {
+                "level": level + 1,
+                "ami": None if ami is None else ami.value,
+                "both": both,
+                "only_a": in_a - both,
+                "only_b": in_b - both,
+                "jaccard": both / (in_a + in_b - both) if in_a + in_b - both else None,
+                "same_leaf_a": _same_leaf(x, leaves),
+                "same_leaf_b": _same_leaf(y, leaves),
+            }
+        )
+    ids = [a.product_ids[row] for row in row_a.tolist()]
+    sides = ((a.name, prefix_a, prefix_b), (b.name, prefix_b, prefix_a))
+    shown = [
+        {
+            "grouped_by": name,
+            "pairs": [
+                {
+                    "shared_levels": depth,
+                    "products": [
+                        {
+                            "product_id": ids[row],
+                            "text": texts[row],
+                            "category": list(paths[row] or ()),
+                            "sid_a": sid_text(codes_a[row]),
+                            "sid_b": sid_text(codes_b[row]),
+                        }
+                        for row in (i, j)
+                    ],
+                }
+                for i, j, depth in _differing_pairs(together, apart, texts, examples, seed)
+            ],
+        }
+        for name, together, apart in sides
+    ]
+    result: dict[str, Any] = {
+        "a": a.name,
+        "b": b.name,
+        "items": len(row_a),
+        "levels": levels,
+        "examples": shown,
+    }
+    result["markdown"] = _markdown(result)
+    return result
+
+
+def _common_rows(a: CodeTable, b: CodeTable) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the shared products in each table, in the order of product_id."""
+    position = []
+    for table in (a, b):
+        rows = {key: row for row, key in enumerate(table.product_ids)}
+        if len(rows) != len(table.product_ids):
+            raise ValueError(f"{table.name} holds a product_id more than once")
+        position.append(rows)
+    common = sorted(position[0].keys() & position[1].keys())
+    return (
+        np.array([position[0][key] for key in common], np.int64),
+        np.array([position[1][key] for key in common], np.int64),
+    )
+
+
+def _grouped(part: np.ndarray) -> int:
+    """Pairs of rows with equal values."""
+    counts = np.unique(part, return_counts=True)[1].astype(object)
+    return int((counts * (counts - 1) // 2).sum())
+
+
+def _same_leaf(part: np.ndarray, leaves: np.ndarray | None) -> float | None:
+    if leaves is None:
+        return None
+    known = leaves >= 0
+    grouped = _grouped(part[known])
+    return _grouped(part[known] * (leaves.max() + 1) + leaves[known]) / grouped if grouped else None
+
+
+def _differing_pairs(
+    together: np.ndarray, apart: np.ndarray, texts: Sequence[str], examples: int, seed: int
+) -> list[tuple[int, int, int]]:
+    """Pairs (i, j, shared levels) that `together` holds deepest and `apart` parts at the first level.
+
+    Neighbours in a seeded shuffle inside each group are looked at, so no group gets quadratic; one pair a
+    group of two levels, and pairs of different texts only.
+    """
+    n = len(together)
+    if n < 2:
+        return []
+    shuffled = np.random.default_rng(seed).permutation(n)
+    # Stable from the last level up: rows end next to those that they share most levels with.
+    order = shuffled[
+        np.lexsort(tuple(together[shuffled, level] for level in reversed(range(together.shape[1]))))
+    ]
+    i, j = order[:-1], order[1:]
+    depth = shared_depth(together, i, j)
+    candidates = np.flatnonzero((depth > 0) & (apart[i, 0] != apart[j, 0]))
+    candidates = candidates[np.argsort(-depth[candidates], kind="stable")]
+    found: list[tuple[int, int, int]] = []
+    seen: set[int] = set()
+    group_level = min(1, together.shape[1] - 1)
+    for position in candidates.tolist():
+        if len(found) >= examples:
+            break
+        first, second = sorted((int(i[position]), int(j[position])))
+        group = int(together[first, group_level])
+        if group in seen or texts[first].casefold() == texts[second].casefold():
+            continue
+        seen.add(group)
+        found.append((first, second, int(depth[position])))
+    return found
+
+
+def _markdown(result: dict[str, Any]) -> str:
+    a, b = cell(result["a"]), cell(result["b"])
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.1f} %"
+
+    parts = [
+        f"{a} beside {b} on {result['items']:,} products.",
+        markdown_table(
+            [
+                "level",
+                "AMI",
+                "pairs grouped by both",
+                f"only {a}",
+                f"only {b}",
+                f"of one leaf, {a}",
+                f"of one leaf, {b}",
+            ],
+            [
+                [
+                    f"L1{'' if row['level'] == 1 else '..L' + str(row['level'])}",
+                    "-" if row["ami"] is None else f"{row['ami']:.3f}",
+                    f"{row['both']:,}",
+                    f"{row['only_a']:,}",
+                    f"{row['only_b']:,}",
+                    percent(row["same_leaf_a"]),
+                    percent(row["same_leaf_b"]),
+                ]
+                for row in result["levels"]
+            ],
+        ),
+    ]
+    for side in result["examples"]:
+        if not side["pairs"]:
+            continue
+        parts.append(
+            f"Held together by {cell(side['grouped_by'])} only:\n\n"
+            + markdown_table(
+                ["levels", "product", "and", f"{a}", f"{b}"],
+                [
+                    [
+                        pair["shared_levels"],
+                        cell(pair["products"][0]["text"], 60),
+                        cell(pair["products"][1]["text"], 60),
+                        " / ".join(f"`{product['sid_a']}`" for product in pair["products"]),
+                        " / ".join(f"`{product['sid_b']}`" for product in pair["products"]),
+                    ]
+                    for pair in side["pairs"]
+                ],
+            )
+        )
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,75 @@
+"""The jobs: one per plane, because a run cannot mix partition dimensions.
+
+    relevance_model    labels and the relevance model (not partitioned)
+    snapshot_refresh   a night's catalogue, cleaning and embeddings
+    release_build      a whole vocabulary release: taxonomy, codebooks, SIDs, publication
+    sid_refresh        newer data through a release's frozen codebooks: SIDs, publication, live
+"""
+
+import dagster as dg
+
+from sid_pipeline.assets import assignment, evaluation, publication
+from sid_pipeline.assets.embeddings import embeddings_key
+from sid_pipeline.assets.relevance import ESCI_MODEL, RELEVANCE_LABELS
+from sid_pipeline.assets.snapshot import CATALOGUE
+from sid_pipeline.assets.taxonomy import TAXONOMY
+from sid_pipeline.assets.training import CODEBOOK, TRAINING_SET
+from sid_pipeline.partitions import releases, snapshots
+from sid_pipeline.schemas import CLEANED_ATTRIBUTES
+from sid_pipeline.settings import Settings
+
+RELEVANCE_MODEL, SNAPSHOT_REFRESH, RELEASE_BUILD, SID_REFRESH = (
+    "relevance_model",
+    "snapshot_refresh",
+    "release_build",
+    "sid_refresh",
+)
+
+
+def build_jobs(settings: Settings) -> dict[str, dg.UnresolvedAssetJobDefinition]:
+    """The jobs by name."""
+    flavours = settings.active_flavours
+    used = {name for flavour in flavours.values() for name in flavour.embedders}
+    refreshed = [
+        assignment.STAGE,
+        evaluation.REPORT,
+        evaluation.NAMES,
+        evaluation.DIFF,
+        publication.PUBLICATION,
+        publication.LIVE,
+    ]
+
+    def of_flavours(stages: list[str]) -> list[dg.AssetKey]:
+        return [dg.AssetKey([flavour, stage]) for flavour in flavours for stage in stages]
+
+    together = [dg.AssetKey(evaluation.COMPARISON), dg.AssetKey(evaluation.EXPLORER)]
+    jobs = [
+        dg.define_asset_job(
+            RELEVANCE_MODEL,
+            dg.AssetSelection.assets(RELEVANCE_LABELS, ESCI_MODEL),
+            description="Read the relevance labels and judge the relevance model on them.",
+        ),
+        dg.define_asset_job(
+            SNAPSHOT_REFRESH,
+            dg.AssetSelection.assets(
+                *CATALOGUE, CLEANED_ATTRIBUTES.name, *[embeddings_key(name) for name in sorted(used)]
+            ),
+            description="A night's catalogue: products, cleaning, embeddings. Only what changed is paid for.",
+            partitions_def=snapshots(settings.snapshots),
+        ),
+        dg.define_asset_job(
+            RELEASE_BUILD,
+            dg.AssetSelection.assets(
+                TAXONOMY, *of_flavours([TRAINING_SET, CODEBOOK, *refreshed]), *together
+            ),
+            description="Build a vocabulary release from the newest complete snapshot, or bring it up to date.",
+            partitions_def=releases,
+        ),
+        dg.define_asset_job(
+            SID_REFRESH,
+            dg.AssetSelection.assets(*of_flavours(refreshed), *together),
+            description="Refresh the SIDs of a release at the newest complete snapshot; its codebooks stay.",
+            partitions_def=releases,
+        ),
+    ]
+    return {job.name: job for job in jobs}

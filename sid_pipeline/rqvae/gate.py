@@ -1,0 +1,84 @@
+"""The verdict on a trained codebook: healthy, or collapsed and why.
+
+Belongs here: health figures computed from codes, and the refusal. Numpy only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class CollapsedCodebookError(RuntimeError):
+    """Training ended in a codebook that must not be used; the message says which level, why, and what to change."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """usage, perplexity: per level, codewords in use and exp(entropy); attainable: per level, most that the data
+    could use; distinct: distinct code sequences; rows, distinct_rows: products and different vectors among them;
+    collisions: 1 - distinct / rows; relative_error: held-out squared error / variance."""
+
+    usage: list[float]
+    perplexity: list[float]
+    attainable: list[int]
+    distinct: int
+    rows: int
+    distinct_rows: int
+    collisions: float
+    relative_error: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready figures."""
+        return asdict(self)
+
+
+def measure(
+    codes: NDArray[np.int32], codebook_size: int, distinct_rows: int, relative_error: float
+) -> Health:
+    """Health figures of codes (N, levels)."""
+    n, levels = codes.shape
+    usage, perplexity = [], []
+    for level in range(levels):
+        p = np.bincount(codes[:, level], minlength=codebook_size) / n
+        used = p[p > 0]
+        usage.append(len(used) / codebook_size)
+        perplexity.append(float(np.exp(-(used * np.log(used)).sum())))
+    distinct = len(np.unique(codes, axis=0))
+    return Health(
+        usage, perplexity, [min(codebook_size, distinct_rows)] * levels, distinct, n, distinct_rows,
+        1 - distinct / n, relative_error,
+    )
+
+
+def refuse_collapse(
+    health: Health, codebook_size: int, min_usage: float, max_relative_error: float, lambda_contrastive: float
+) -> None:
+    """Raise `CollapsedCodebookError` with the diagnosis if a gate is missed."""
+    found = []
+    for level, share in enumerate(health.usage):
+        used, possible = round(share * codebook_size), health.attainable[level]
+        # Deeper levels of few or repeated products have little left to say; only level 1 can always fill up.
+        if used < min_usage * possible and (level == 0 or health.distinct < 0.5 * health.distinct_rows):
+            found.append(
+                f"level {level + 1} uses {used} of {possible} usable codewords "
+                f"(perplexity {health.perplexity[level]:.1f}, gate {min_usage:.0%}): {_cure(level, lambda_contrastive)}"
+            )
+    if not health.relative_error <= max_relative_error:
+        found.append(
+            f"held-out reconstruction error is {health.relative_error:.2f} of the variance (gate "
+            f"{max_relative_error:g}), as if every product were the mean: train longer, lower learning_rate, or "
+            "check that the embeddings differ"
+        )
+    if found:
+        raise CollapsedCodebookError("The codebook collapsed: " + "; ".join(found) + ".")
+
+
+def _cure(level: int, lambda_contrastive: float) -> str:
+    advice = "set reset_every > 0 and refit_passes > 0"
+    if lambda_contrastive > 0.05:
+        return f"lambda_contrastive {lambda_contrastive:g} outweighs reconstruction, lower it towards 0.01; or {advice}"
+    return advice + (", or lower snap at this level" if level else ", or give more varied products")

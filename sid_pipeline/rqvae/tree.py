@@ -1,0 +1,104 @@
+"""The taxonomy as arrays: nodes, leaves, and how near two products stand in the tree.
+
+Belongs here: turning category paths of any depth into dense ids, and the grade of a pair. Numpy only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+SAME, SIBLING, FURTHER, UNRELATED = 0, 1, 2, 3
+GRADES = ("same leaf", "sibling leaf", "further", "unrelated")
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Category paths of N products, prefix by prefix.
+
+    node: (N, depth) int64, id of the node at each depth, -1 below the path's end; ids are unique over the tree.
+    length: (N,) int64, number of levels of each path, 0 for a product without category.
+    leaf: (N,) int64, dense id of the node where the path ends, -1 without category.
+    leaf_parent: (leaves,) int64, node id of each leaf's parent, -1 for the root.
+    leaf_top: (leaves,) int64, node id of each leaf's first level.
+    """
+
+    node: NDArray[np.int64]
+    length: NDArray[np.int64]
+    leaf: NDArray[np.int64]
+    leaf_parent: NDArray[np.int64]
+    leaf_top: NDArray[np.int64]
+
+    @property
+    def leaves(self) -> int:
+        return len(self.leaf_parent)
+
+
+def build_tree(paths: ArrayLike | None, n: int) -> Tree:
+    """Tree of N category paths: (N, depth) integers, -1 or None where there is no (further) category.
+
+    Raises `ValueError` for a wrong shape, or for a path with a hole, naming its row.
+    """
+    values = _as_integers(paths, n)
+    present = values >= 0
+    holes = (present[:, 1:] & ~present[:, :-1]).any(axis=1)
+    if holes.any():
+        row = int(np.argmax(holes))
+        raise ValueError(f"taxonomy_paths row {row} is {values[row].tolist()}: a level is missing above a given one.")
+    node = np.full(values.shape, -1, np.int64)
+    parent = np.zeros(n, np.int64)
+    offset = 0
+    for level in range(values.shape[1]):
+        rows = np.flatnonzero(present[:, level])
+        pairs, index = np.unique(np.stack([parent[rows], values[rows, level]], 1), axis=0, return_inverse=True)
+        node[rows, level] = offset + index.reshape(-1)
+        parent[rows] = node[rows, level]
+        offset += len(pairs)
+    length = present.sum(axis=1)
+    categorised = np.flatnonzero(length)
+    leaf = np.full(n, -1, np.int64)
+    _, first, index = np.unique(
+        node[categorised, length[categorised] - 1], return_index=True, return_inverse=True
+    )
+    leaf[categorised] = index.reshape(-1)
+    rows = categorised[first]
+    above = np.where(length[rows] > 1, node[rows, np.maximum(length[rows] - 2, 0)], -1)
+    top = node[rows, 0] if node.shape[1] else np.empty(0, np.int64)
+    return Tree(node, length, leaf, above, top)
+
+
+def _as_integers(paths: ArrayLike | None, n: int) -> NDArray[np.int64]:
+    if paths is None:
+        return np.full((n, 0), -1, np.int64)
+    values: NDArray[Any] = np.asarray(paths)
+    if values.ndim == 1 and len(values) == n and values.dtype != object:
+        values = values[:, None]
+    if values.ndim != 2 or len(values) != n:
+        raise ValueError(f"taxonomy_paths has shape {values.shape}; expected ({n}, depth), one row per embedding.")
+    if values.dtype == object:
+        values = np.where(np.equal(values, None), -1, values)
+    if np.issubdtype(values.dtype, np.floating):
+        values = np.where(np.isnan(values), -1, values)
+    try:
+        whole = values.astype(np.int64)
+    except (TypeError, ValueError) as e:
+        raise ValueError("taxonomy_paths must hold integers, -1 or None.") from e
+    if not (whole == values).all():
+        raise ValueError("taxonomy_paths must hold whole numbers, -1 or None.")
+    return np.maximum(whole, -1)
+
+
+def grade_pairs(
+    node_i: NDArray[np.int64], length_i: NDArray[np.int64], node_j: NDArray[np.int64], length_j: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Grade 0..3 of pairs of categorised products (see GRADES); arrays broadcast, nodes over a last axis of depth.
+
+    With m the depth of the lowest common ancestor, the structural distance is the longer path's length minus m:
+    0 is the same leaf, 1 a sibling leaf (or parent and child), more is further; m = 0 is unrelated.
+    """
+    common = ((node_i == node_j) & (node_i >= 0)).sum(axis=-1)
+    distance = np.maximum(length_i, length_j) - common
+    return np.where(common == 0, UNRELATED, np.minimum(distance, FURTHER))

@@ -1,0 +1,29 @@
+"""The nightly schedule. It starts by itself only where `orchestration.automation` is set."""
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from sid_pipeline.jobs import SNAPSHOT_REFRESH
+from sid_pipeline.settings import Settings
+
+
+def build_schedules(
+    settings: Settings, jobs: Mapping[str, dg.UnresolvedAssetJobDefinition]
+) -> list[dg.ScheduleDefinition]:
+    """`nightly_refresh`: the day's snapshot; `sids_follow_snapshot` refreshes the SIDs when it has succeeded."""
+    running = settings.orchestration.automation
+
+    @dg.schedule(
+        name="nightly_refresh",
+        job=jobs[SNAPSHOT_REFRESH],
+        cron_schedule=settings.orchestration.nightly_cron,
+        execution_timezone=settings.snapshots.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED,
+        description="Refresh the snapshot of the day that the schedule fires on.",
+    )
+    def nightly_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        day = context.scheduled_execution_time.strftime("%Y-%m-%d")
+        return dg.RunRequest(run_key=f"snapshot-{day}", partition_key=day)
+
+    return [nightly_refresh]

@@ -1,0 +1,34 @@
+"""Sensors. They start by themselves only where `orchestration.automation` is set."""
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from sid_pipeline.jobs import SID_REFRESH, SNAPSHOT_REFRESH
+from sid_pipeline.releases import SERVED, all_releases
+from sid_pipeline.resources.warehouse import Warehouse
+from sid_pipeline.settings import Settings
+
+
+def build_sensors(
+    settings: Settings, jobs: Mapping[str, dg.UnresolvedAssetJobDefinition]
+) -> list[dg.SensorDefinition]:
+    """`sids_follow_snapshot`: when a snapshot is complete, refresh the SIDs of every served release."""
+    running = settings.orchestration.automation
+
+    @dg.run_status_sensor(
+        name="sids_follow_snapshot",
+        run_status=dg.DagsterRunStatus.SUCCESS,
+        monitored_jobs=[jobs[SNAPSHOT_REFRESH]],
+        request_job=jobs[SID_REFRESH],
+        default_status=dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED,
+        description="After a snapshot refresh, refresh the SIDs of every served release at the newest snapshot.",
+    )
+    def sids_follow_snapshot(context: dg.RunStatusSensorContext, warehouse: dg.ResourceParam[Warehouse]):
+        served = [release.release for release in all_releases(warehouse.tables) if release.state == SERVED]
+        if not served:
+            return dg.SkipReason("no release is served yet")
+        run = context.dagster_run.run_id
+        return [dg.RunRequest(run_key=f"{run}-{release}", partition_key=release) for release in served]
+
+    return [sids_follow_snapshot]

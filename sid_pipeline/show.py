@@ -1,0 +1,108 @@
+"""The texts of `sid show` and `sid status`."""
+
+from __future__ import annotations
+
+from sid_pipeline.publication.live import read_pointer
+from sid_pipeline.receipts import complete_snapshots
+from sid_pipeline.releases import SERVED, all_releases
+from sid_pipeline.resources.warehouse import Warehouse
+from sid_pipeline.summary import table
+from sid_pipeline.trace import FlavourTrace, ProductTrace, prefix_names, products_under, sid_prefixes
+
+
+def show_product(trace: ProductTrace) -> str:
+    """A product through every stage."""
+    lines = [f"product {trace.product_id}, snapshot {trace.snapshot}"]
+    for rejection in trace.rejections:
+        lines += ["", f"rejected  {rejection['source_file']} row {rejection['source_row']}: {rejection['message']}"]
+    if trace.product:
+        lines += ["", "raw text"]
+        for name in ("title", "brand", "size", "category", "description"):
+            value = trace.product[name]
+            if value:
+                lines.append(f"  {name:<12} {' > '.join(value) if isinstance(value, list) else value}")
+    if trace.cleaned:
+        lines += ["", f"cleaned by {trace.cleaned['source']}, confidence {trace.cleaned['confidence']:.2f}"]
+        for name in ("product_type", "key_ingredients", "dietary_tags", "tags", "format", "audience", "brand", "size"):
+            value = trace.cleaned[name]
+            if value:
+                lines.append(f"  {name:<15} {', '.join(value) if isinstance(value, list) else value}")
+        lines += [f"  dropped         {value}" for value in trace.cleaned["unsupported"]]
+    for flavour in trace.flavours:
+        lines += ["", *_show_flavour(flavour)]
+    return "\n".join(lines)
+
+
+def _show_flavour(trace: FlavourTrace) -> list[str]:
+    if trace.sid is None:
+        return [f"{trace.flavour}: no SID ({trace.reason})"]
+    lines = [f"{trace.flavour}: {trace.sid}", f"  embedded as: {trace.text}"]
+    lines += [f"  {prefix:<16} {name}" for prefix, name in trace.names[:3]]
+    if trace.neighbours:
+        lines.append(f"  others under {trace.shared_prefix}:")
+        lines += [f"    {sid:<16} {product:<10} {title}" for product, sid, title in trace.neighbours]
+    else:
+        lines.append("  no other product shares its first code")
+    return lines
+
+
+def show_prefix(
+    warehouse: Warehouse, prefix: str, flavours: list[str], release: str, snapshot: str, limit: int
+) -> str:
+    """The products under a prefix, per flavour."""
+    lines: list[str] = []
+    for flavour in flavours:
+        found = products_under(warehouse, flavour, release, snapshot, prefix)
+        names = prefix_names(warehouse, flavour, release, sid_prefixes(prefix))
+        title = names.get(prefix, "")
+        lines += ["", f"{flavour} {prefix}{f' ({title})' if title else ''}: {len(found)} products"]
+        lines += [f"  {sid:<16} {product:<10} {text}" for product, sid, text in found[:limit]]
+        if len(found) > limit:
+            lines.append(f"  and {len(found) - limit} more (--limit)")
+    return "\n".join(lines).lstrip("\n")
+
+
+def show_status(warehouse: Warehouse) -> str:
+    """Served and live releases, the age of what they stand on, what blocks, and the next action."""
+    settings = warehouse.settings
+    days = warehouse.receipts.partitions("products")
+    lines = [f"snapshots: {len(days)}{f', newest {days[-1]}' if days else ''}"]
+    blocked: list[str] = []
+    actions: list[str] = [] if days else ["sid run"]
+    for flavour in settings.active_flavours:
+        complete = complete_snapshots(warehouse.receipts, settings, flavour)
+        newest = complete[-1] if complete else None
+        pointer = read_pointer(warehouse.state, flavour)
+        if pointer is None:
+            lines.append(f"{flavour}: nothing is live; newest complete snapshot {newest or 'none'}")
+        else:
+            as_of = pointer["as_of_snapshot"]
+            behind = [day for day in days if day > as_of]
+            lines.append(
+                f"{flavour}: live {pointer['release']} as of {as_of}"
+                + (f", {len(behind)} snapshot(s) behind" if behind else ", up to date")
+            )
+            if newest and newest > as_of:
+                actions.append("sid run")
+        if days and newest != days[-1]:
+            blocked.append(f"{flavour}: snapshot {days[-1]} is not complete (its embeddings are missing or older)")
+            actions.append(f"sid run --snapshot {days[-1]}")
+    rows = [["release", "state", "taxonomy", "trained on", *[f"{f} SIDs as of" for f in settings.active_flavours]]]
+    for release in all_releases(warehouse.tables):
+        cells = []
+        for flavour in settings.active_flavours:
+            receipt = warehouse.receipts.get(f"{flavour}/semantic_ids", release.release)
+            cells.append(receipt.facts["as_of_snapshot"] if receipt else "none")
+            for check in receipt.checks if receipt else []:
+                if not check["passed"]:
+                    blocked.append(f"{flavour} {release.release}: {check['name']}: {check['sentence']}")
+        live = [f for f in settings.active_flavours if (read_pointer(warehouse.state, f) or {}).get("release") == release.release]
+        state = f"live ({', '.join(live)})" if live and release.state == SERVED else release.state
+        rows.append([release.release, state, release.taxonomy_revision[:12], release.training_snapshot, *cells])
+    if len(rows) > 1:
+        lines += ["", *table(rows)]
+    lines += ["", *([f"blocked: {text}" for text in blocked] or ["blocked: nothing"])]
+    on = settings.orchestration.automation
+    lines.append(f"schedules and sensors: {'start by themselves' if on else 'off unless switched on in the UI'}")
+    lines.append(f"next: {actions[0] if actions else 'nothing to do; sid run --snapshot DAY takes the next night'}")
+    return "\n".join(lines)

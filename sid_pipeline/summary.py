@@ -1,0 +1,112 @@
+"""The summary at the end of `sid run`: what was made, how good it is, where to look, what to try next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sid_pipeline.publication.live import read_pointer
+from sid_pipeline.resources.warehouse import Warehouse
+from sid_pipeline.schemas import SEMANTIC_IDS
+from sid_pipeline.trace import product_titles
+
+EXAMPLES = 5
+
+
+def summarise(warehouse: Warehouse, snapshot: str, release: str, seconds: float) -> str:
+    """A page of text."""
+    flavours = list(warehouse.settings.active_flavours)
+    lines = ["", f"Semantic IDs of {snapshot}, release {release}, in {seconds:.0f} s", ""]
+    lines += _figures(warehouse, flavours, release)
+    lines += ["", *_examples(warehouse, flavours, release, snapshot), ""]
+    lines += _places(warehouse, flavours, release)
+    lines += ["", _next(warehouse, flavours, release, snapshot)]
+    return "\n".join(lines)
+
+
+def _figures(warehouse: Warehouse, flavours: list[str], release: str) -> list[str]:
+    rows: list[list[str]] = [["", *flavours]]
+    headlines = []
+    for flavour in flavours:
+        receipt = warehouse.receipts.get(f"{flavour}/report", release)
+        headlines.append(receipt.facts["headline"] if receipt else {})
+
+    def levels(name: str) -> list[str]:
+        cells = []
+        for headline in headlines:
+            values = [headline.get(f"{name}_l{level}") for level in range(1, 5)]
+            cells.append(" ".join("  -" if v is None else f"{100 * v:3.0f}" for v in values))
+        return cells
+
+    def figure(name: str, form: str) -> list[str]:
+        return ["-" if h.get(name) is None else form.format(h[name]) for h in headlines]
+
+    rows.append(["products with a SID", *figure("items", "{:,.0f}")])
+    rows.append(["distinct SIDs", *figure("distinct_sids", "{:,.0f}")])
+    rows.append(["distinct SIDs / products", *figure("distinct_share", "{:.3f}")])
+    rows.append(["codes in use, % of L1..L4", *levels("usage")])
+    rows.append(["near-duplicates that share L1..L4, %", *levels("share90")])
+    rows.append(["  pairs with cosine >= .9 looked at", *figure("pairs90", "{:,.0f}")])
+    rows.append(["reconstruction error / variance", *figure("rel_mse", "{:.3f}")])
+    return table(rows)
+
+
+def _examples(warehouse: Warehouse, flavours: list[str], release: str, snapshot: str) -> list[str]:
+    """Products in a row by the first flavour's SIDs, with both flavours' SIDs side by side."""
+    columns = ["product_id", "base_sid"]
+    sids = []
+    for flavour in flavours:
+        found = warehouse.tables.arrow(SEMANTIC_IDS, columns=columns, flavour=flavour, release=release)
+        sids.append(dict(zip(found["product_id"].to_pylist(), found["base_sid"].to_pylist(), strict=True)))
+    if not sids or not sids[0]:
+        return []
+    ordered = sorted((sid, product) for product, sid in sids[0].items() if sid)
+    middle = ordered[len(ordered) // 3 :][:EXAMPLES]
+    products = [product for _, product in middle]
+    titles = product_titles(warehouse, snapshot, products)
+    rows = [["product", "title", *flavours]]
+    for product in products:
+        rows.append([product, titles.get(product, "")[:48], *[s.get(product) or "-" for s in sids]])
+    return table(rows)
+
+
+def _places(warehouse: Warehouse, flavours: list[str], release: str) -> list[str]:
+    lines = []
+    rejected = [
+        (day, receipt.metadata.get("dagster/row_count", 0))
+        for day in warehouse.receipts.partitions("rejected_products")
+        if (receipt := warehouse.receipts.get("rejected_products", day)) is not None
+    ]
+    for day, count in rejected:
+        lines.append(f"rejected rows {day}: {count} (reasons: asset rejected_products in the UI)")
+    for flavour in flavours:
+        page = warehouse.reports(flavour, release) / "report.html"
+        pointer = read_pointer(warehouse.state, flavour)
+        lines.append(f"report {flavour}: {_short(page)}")
+        if pointer:
+            lines.append(f"live {flavour}: {pointer['release']} as of {pointer['as_of_snapshot']}")
+    explorer = warehouse.explorer(release) / "index.html"
+    if explorer.is_file():
+        lines.append(f"explorer: {_short(explorer)} (open it in a browser)")
+    return lines
+
+
+def _next(warehouse: Warehouse, flavours: list[str], release: str, snapshot: str) -> str:
+    found = warehouse.tables.arrow(
+        SEMANTIC_IDS, columns=["product_id", "base_sid"], flavour=flavours[0], release=release
+    )
+    first = next((p for p, sid in zip(found["product_id"].to_pylist(), found["base_sid"].to_pylist(), strict=True) if sid), "ID")
+    return f"next: .venv/bin/sid show {first}    one product through every stage (make ui: the graph)"
+
+
+def _short(path: Path) -> str:
+    """A path relative to where the user stands, if it lies below."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def table(rows: list[list[str]]) -> list[str]:
+    """Columns aligned by blanks."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

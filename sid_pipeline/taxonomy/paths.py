@@ -1,0 +1,105 @@
+"""Products in the tree: the path matrix that training takes, counts per node, and distances.
+
+What belongs here: arrays over products. What does not: the tree's own checks (`tree.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sid_pipeline.taxonomy.tree import Taxonomy
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where N products stand in a tree.
+
+    A product whose path goes on below a known category that the tree does not divide further (or not by that name)
+    is placed at the deepest known one. A product whose first step is unknown is uncategorised.
+
+    node: (N,) int32, place in `taxonomy.nodes`, -1 for an uncategorised product.
+    matrix: (N, taxonomy.depth) int32, per level the number of the ancestor (or the node itself) among that level's
+        nodes, from 0 in the order of `taxonomy.nodes`; -1 below the node, and everywhere for an uncategorised product.
+    exact, partial, unknown, absent: how many products were placed at their whole path, at a known beginning of it,
+        not at all although they have a path, and have none; they add up to N.
+    """
+
+    node: NDArray[np.int32]
+    matrix: NDArray[np.int32]
+    exact: int
+    partial: int
+    unknown: int
+    absent: int
+
+
+def place(taxonomy: Taxonomy, category_paths: Iterable[Sequence[str] | None]) -> Placement:
+    """Place products by their category paths (names from the root, compared normalised; None or empty: none)."""
+    known: dict[tuple[str, ...], tuple[int, int]] = {(): (-1, 3)}
+    found: list[tuple[int, int]] = []
+    for path in category_paths:
+        key = tuple(path or ())
+        if key not in known:
+            node = taxonomy.deepest(key)
+            kind = 2 if node < 0 else int(taxonomy.nodes[node].depth < len(key))
+            known[key] = (node, kind)
+        found.append(known[key])
+    pairs = np.array(found, dtype=np.int32).reshape(-1, 2)
+    kinds = np.bincount(pairs[:, 1], minlength=4)
+    table = level_numbers(taxonomy)
+    # Row -1 of the table, the one after the last node, is that of uncategorised products.
+    return Placement(pairs[:, 0].copy(), table[pairs[:, 0]], *(int(count) for count in kinds))
+
+
+def path_matrix(taxonomy: Taxonomy, category_paths: Iterable[Sequence[str] | None]) -> NDArray[np.int32]:
+    """`Placement.matrix` alone: (N, taxonomy.depth) int32; rows do not depend on the other products."""
+    return place(taxonomy, category_paths).matrix
+
+
+def level_numbers(taxonomy: Taxonomy) -> NDArray[np.int32]:
+    """(nodes + 1, depth) int32: each node's own row of the path matrix; the last row, all -1, is for no node."""
+    table = np.full((len(taxonomy.nodes) + 1, taxonomy.depth), -1, np.int32)
+    used = [0] * taxonomy.depth
+    places = {node.node_id: place for place, node in enumerate(taxonomy.nodes)}
+    for number, node in enumerate(taxonomy.nodes):
+        if node.parent_id is not None:
+            table[number] = table[places[node.parent_id]]
+        table[number, node.depth - 1] = used[node.depth - 1]
+        used[node.depth - 1] += 1
+    return table
+
+
+def node_counts(taxonomy: Taxonomy, placement: Placement) -> NDArray[np.int64]:
+    """(nodes,) int64: products placed at this very node, its descendants' not included."""
+    placed = placement.node[placement.node >= 0]
+    return np.bincount(placed, minlength=len(taxonomy.nodes)).astype(np.int64)
+
+
+def shared_depth(path_a: Any, path_b: Any) -> Any:
+    """Depth of the lowest common ancestor; 0 where there is none or one of the two is uncategorised.
+
+    Args:
+        path_a, path_b: rows of path matrices of one taxonomy, (..., depth), numpy arrays or torch tensors that
+            broadcast.
+    """
+    return ((path_a == path_b) & (path_a >= 0)).cumprod(-1).sum(-1)
+
+
+def distance(path_a: Any, path_b: Any) -> Any:
+    """Structural distance: the longer path's length minus the depth of the lowest common ancestor.
+
+    0 is the same category, 1 a sibling or a parent and its child, more is further. It is a metric on categories.
+    It does not tell unrelated categories of a flat tree from siblings: those have `shared_depth` 0. An uncategorised
+    product counts as standing at the root above all categories.
+
+    Args:
+        path_a, path_b: as for `shared_depth`.
+    """
+    length_a, length_b = (path_a >= 0).sum(-1), (path_b >= 0).sum(-1)
+    # The larger of two whole numbers, in operations that numpy and torch share.
+    longer = (length_a + length_b + abs(length_a - length_b)) // 2
+    return longer - shared_depth(path_a, path_b)

@@ -1,0 +1,154 @@
+"""Following a product through every stage, and listing what lies under a prefix; reads tables, starts no Spark."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow.compute as pc
+
+from sid_pipeline.receipts import MissingInput
+from sid_pipeline.resources.warehouse import Warehouse
+from sid_pipeline.schemas import (
+    CLEANED_ATTRIBUTES,
+    EMBEDDED_PRODUCTS,
+    PREFIX_NAMES,
+    PRODUCTS,
+    REJECTED_PRODUCTS,
+    SEMANTIC_IDS,
+)
+
+
+@dataclass(frozen=True)
+class FlavourTrace:
+    """A product in one flavour: its SID, the names of its prefixes, the embedded text, and who shares the prefix."""
+
+    flavour: str
+    sid: str | None
+    reason: str | None
+    names: list[tuple[str, str]]
+    text: str | None
+    shared_prefix: str | None
+    neighbours: list[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
+class ProductTrace:
+    """A product through the stages of a snapshot."""
+
+    product_id: str
+    snapshot: str
+    product: dict[str, Any] | None
+    rejections: list[dict[str, Any]]
+    cleaned: dict[str, Any] | None
+    flavours: list[FlavourTrace] = field(default_factory=list)
+
+
+def newest_snapshot(warehouse: Warehouse) -> str:
+    """The newest snapshot with products.
+
+    Raises:
+        MissingInput: there is none.
+    """
+    days = warehouse.receipts.partitions(PRODUCTS.name)
+    if not days:
+        raise MissingInput("no snapshot was materialised yet: run `sid run` first")
+    return days[-1]
+
+
+def trace_product(
+    warehouse: Warehouse, product_id: str, release: str, snapshot: str, neighbours: int = 8
+) -> ProductTrace:
+    """Follow a product through a snapshot and a release."""
+    tables = warehouse.tables
+    mine = pc.field("product_id") == product_id
+    products = tables.arrow(PRODUCTS, filters=mine, snapshot=snapshot).to_pylist()
+    product = products[0] if products else None
+    rejections = tables.arrow(REJECTED_PRODUCTS, filters=mine, snapshot=snapshot).to_pylist()
+    cleaned = None
+    receipt = warehouse.receipts.get(CLEANED_ATTRIBUTES.name, snapshot)
+    if product and receipt:
+        found = tables.arrow(
+            CLEANED_ATTRIBUTES,
+            filters=pc.field("text_hash") == product["text_hash"],
+            cleaner_id=receipt.facts["cleaner_id"],
+        ).to_pylist()
+        cleaned = found[0] if found else None
+    flavours = [
+        _trace_flavour(warehouse, name, product_id, release, snapshot, neighbours)
+        for name in warehouse.settings.active_flavours
+    ]
+    return ProductTrace(product_id, snapshot, product, rejections, cleaned, flavours)
+
+
+def _trace_flavour(
+    warehouse: Warehouse, flavour: str, product_id: str, release: str, snapshot: str, limit: int
+) -> FlavourTrace:
+    tables = warehouse.tables
+    columns = ["product_id", "base_sid", "reason"]
+    mine = pc.field("product_id") == product_id
+    rows = tables.arrow(SEMANTIC_IDS, columns=columns, filters=mine, flavour=flavour, release=release).to_pylist()
+    embedder = next(iter(warehouse.settings.flavours[flavour].embedders))
+    texts = tables.arrow(
+        EMBEDDED_PRODUCTS, columns=["text"], filters=mine, embedder=embedder, snapshot=snapshot
+    ).to_pylist()
+    text = texts[0]["text"] if texts else None
+    if not rows or rows[0]["base_sid"] is None:
+        reason = rows[0]["reason"] if rows else f"not assigned in release {release!r}"
+        return FlavourTrace(flavour, None, reason, [], text, None, [])
+    sid = rows[0]["base_sid"]
+    prefixes = sid_prefixes(sid)
+    names = prefix_names(warehouse, flavour, release, prefixes)
+    shared, under = prefixes[0], []
+    # The deepest prefix that the product shares with anybody.
+    for prefix in reversed(prefixes):
+        under = [row for row in products_under(warehouse, flavour, release, snapshot, prefix) if row[0] != product_id]
+        if under:
+            shared = prefix
+            break
+    return FlavourTrace(
+        flavour, sid, None, [(prefix, names.get(prefix, "")) for prefix in prefixes], text, shared, under[:limit]
+    )
+
+
+def sid_prefixes(sid: str) -> list[str]:
+    """All prefixes of a SID, coarse to fine: '3_1_4' gives ['3', '3_1', '3_1_4']."""
+    steps = sid.split("_")
+    return ["_".join(steps[: i + 1]) for i in range(len(steps))]
+
+
+def products_under(
+    warehouse: Warehouse, flavour: str, release: str, snapshot: str, prefix: str
+) -> list[tuple[str, str, str]]:
+    """(product_id, SID, title) of the products under a prefix, by SID."""
+    sid = pc.field("base_sid")
+    rows = warehouse.tables.arrow(
+        SEMANTIC_IDS,
+        columns=["product_id", "base_sid"],
+        filters=(sid == prefix) | pc.starts_with(sid, f"{prefix}_"),
+        flavour=flavour,
+        release=release,
+    ).to_pylist()
+    titles = product_titles(warehouse, snapshot, [row["product_id"] for row in rows])
+    listed = [(row["product_id"], row["base_sid"], titles.get(row["product_id"], "")) for row in rows]
+    return sorted(listed, key=lambda item: ([int(code) for code in item[1].split("_")], item[0]))
+
+
+def product_titles(warehouse: Warehouse, snapshot: str, product_ids: list[str]) -> dict[str, str]:
+    """Titles by product id."""
+    found = warehouse.tables.arrow(
+        PRODUCTS, columns=["product_id", "title"], filters=pc.field("product_id").isin(product_ids), snapshot=snapshot
+    )
+    return dict(zip(found["product_id"].to_pylist(), found["title"].to_pylist(), strict=True))
+
+
+def prefix_names(warehouse: Warehouse, flavour: str, release: str, prefixes: list[str]) -> dict[str, str]:
+    """Readable names of prefixes."""
+    found = warehouse.tables.arrow(
+        PREFIX_NAMES,
+        columns=["prefix", "name"],
+        filters=pc.field("prefix").isin(prefixes),
+        flavour=flavour,
+        release=release,
+    )
+    return dict(zip(found["prefix"].to_pylist(), found["name"].to_pylist(), strict=True))

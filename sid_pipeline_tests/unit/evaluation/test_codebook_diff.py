@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+
+from sid_pipeline.evaluation.codebook_diff import diff
+
+
+def test_counts_and_shares_by_hand():
+    old = {"a": [0, 0], "b": [0, 1], "c": [1, 0], "d": [1, 1], "gone": [2, 2]}
+    new = {"a": [0, 0], "b": [0, 2], "c": [3, 0], "d": [1, 1], "fresh": [2, 2]}
+    found = diff(old, new, titles={"b": "Tea | jam", "gone": "Soap"})
+    assert [found[key] for key in ("old", "new", "common", "added", "withdrawn", "moved")] == [5, 5, 4, 1, 1, 2]
+    first, second = found["levels"]
+    assert (first["kept_code"], first["kept_prefix"], first["first_changed_here"]) == (0.75, 0.75, 1)
+    # c keeps its second code under another first one: the code is kept, the prefix is not.
+    assert (second["kept_code"], second["kept_prefix"], second["first_changed_here"]) == (0.75, 0.5, 1)
+    assert [row["product_id"] for row in found["moved_examples"]] == ["c", "b"]
+    assert found["moved_examples"][1] == {
+        "product_id": "b",
+        "title": "Tea | jam",
+        "old": "0_1",
+        "new": "0_2",
+        "first_changed_level": 2,
+    }
+    assert found["added_examples"] == [{"product_id": "fresh", "title": "", "sid": "2_2"}]
+    assert found["withdrawn_examples"] == [{"product_id": "gone", "title": "Soap", "sid": "2_2"}]
+    assert "Tea \\| jam" in found["markdown"]
+
+
+def test_renumbered_codes_keep_their_grouping():
+    old = {str(row): [row % 3] for row in range(30)}
+    new = {str(row): [(row + 1) % 3] for row in range(30)}
+    (level,) = diff(old, new)["levels"]
+    assert level["kept_code"] == 0
+    assert level["grouping_ami"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("old", "new", "added"), [({}, {"a": [1, 2]}, 1), ({}, {}, 0)])
+def test_nothing_in_common(old, new, added):
+    found = diff(old, new)
+    assert (found["common"], found["added"], found["moved"]) == (0, added, 0)
+    assert all(level["kept_prefix"] is None for level in found["levels"])
+    assert "0 products in both" in found["markdown"]
+
+
+def test_tables_of_different_depth_are_refused():
+    with pytest.raises(ValueError, match="2 and 3 levels"):
+        diff({"a": [1, 2]}, {"a": [1, 2, 3]})

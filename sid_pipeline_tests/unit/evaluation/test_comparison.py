@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from sid_pipeline.evaluation.comparison import CodeTable, compare_flavours
+
+IDS = ["a", "b", "c", "d"]
+TEXTS = ["brie", "olives", "cheddar", "tapenade"]
+CATEGORIES = [("food", "cheese"), ("food", "olive"), ("food", "cheese"), ("food", "olive")]
+# One side groups by category, the other what goes together.
+SUBSTITUTES = CodeTable("esci", IDS, np.array([[0, 0], [1, 0], [0, 0], [1, 1]]), TEXTS, CATEGORIES)
+TOGETHER = CodeTable("esci_gemma", IDS, np.array([[0, 0], [0, 0], [1, 0], [1, 0]]), TEXTS, CATEGORIES)
+
+
+def test_pairs_are_counted_by_hand():
+    found = compare_flavours(SUBSTITUTES, TOGETHER)
+    first, second = found["levels"]
+    assert (first["both"], first["only_a"], first["only_b"], first["jaccard"]) == (0, 2, 2, 0)
+    assert (second["both"], second["only_a"], second["only_b"]) == (0, 1, 2)
+    assert (first["same_leaf_a"], first["same_leaf_b"]) == (1, 0)
+    assert first["ami"] < 0
+
+
+def test_examples_show_what_each_side_holds_together():
+    found = compare_flavours(SUBSTITUTES, TOGETHER)
+    by_side = {
+        side["grouped_by"]: {
+            tuple(product["text"] for product in pair["products"]): pair["shared_levels"] for pair in side["pairs"]
+        }
+        for side in found["examples"]
+    }
+    assert by_side["esci"] == {("brie", "cheddar"): 2, ("olives", "tapenade"): 1}
+    assert by_side["esci_gemma"] == {("brie", "olives"): 2, ("cheddar", "tapenade"): 2}
+    assert "Held together by esci\\_gemma only" in found["markdown"]
+    json.dumps(found, allow_nan=False)
+
+
+def test_equal_tables_agree_fully(catalogue):
+    table = CodeTable("x", catalogue.ids, catalogue.codes, catalogue.titles)
+    found = compare_flavours(table, table)
+    assert all(level["ami"] == pytest.approx(1) for level in found["levels"])
+    assert all(level["jaccard"] == 1 for level in found["levels"])
+    assert found["levels"][0]["same_leaf_a"] is None
+    assert [side["pairs"] for side in found["examples"]] == [[], []]
+
+
+def test_tables_are_matched_by_product_not_by_row(catalogue):
+    a = CodeTable("a", catalogue.ids, catalogue.codes, catalogue.titles)
+    keep = np.arange(59, 9, -1)
+    b = CodeTable("b", [catalogue.ids[row] for row in keep], catalogue.codes[keep], [""] * 50)
+    found = compare_flavours(a, b)
+    assert found["items"] == 50
+    assert all(level["only_a"] == level["only_b"] == 0 for level in found["levels"])
+
+
+def test_nothing_in_common_and_wrong_input(catalogue):
+    other = CodeTable("other", ["z"], np.zeros((1, 2), int), ["z"])
+    found = compare_flavours(SUBSTITUTES, other)
+    assert (found["items"], found["levels"]) == (0, [])
+    with pytest.raises(ValueError, match="more than once"):
+        compare_flavours(SUBSTITUTES, CodeTable("b", ["a", "a"], np.zeros((2, 2), int), ["", ""]))
+    with pytest.raises(ValueError, match="esci has 2 levels and b 4"):
+        compare_flavours(SUBSTITUTES, CodeTable("b", IDS, np.zeros((4, 4), int), TEXTS))

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import numpy as np
+
+from sid_pipeline.evaluation.names import NAMES_SCHEMA, prefix_names
+
+
+def rows(*arguments, **options) -> dict[str, dict]:
+    table = prefix_names(*arguments, **options)
+    assert table.schema == NAMES_SCHEMA
+    return {row["prefix"]: row for row in table.to_pylist()}
+
+
+def test_a_name_is_the_majoritys_path_and_the_distinguishing_words(catalogue):
+    brands = ["Fernwood" if row % 2 else "Ayla" for row in range(60)]
+    found = rows(catalogue.codes, catalogue.ids, catalogue.titles, catalogue.categories, brands)
+    assert found["0"]["name"] == "food: number" or found["0"]["category"] == "food"
+    assert found["0"]["count"] == 30
+    assert found["0_1"]["category"] == "food > banana"
+    # The word of the category itself is not said again, and "number" is everywhere.
+    assert found["0_1"]["words"][0] == "banana"
+    assert found["0_1"]["level"] == 2
+    assert found["0_1"]["top_brands"] == ["Ayla", "Fernwood"]
+    assert found["0_1"]["sample_product_ids"] == ["p10", "p11", "p12", "p13", "p14"]
+    assert list(found)[:3] == ["0", "1", "0_0"]
+
+
+def test_words_come_by_class_based_tf_idf():
+    codes = np.array([[0], [0], [1], [1]])
+    titles = ["green tea", "green tea leaves", "green soap", "green soap bar"]
+    found = rows(codes, list("abcd"), titles)
+    # "green" is in every group and comes last; "leaves" stands in one title of two and does not count.
+    assert found["0"]["words"] == ["tea", "green"]
+    assert found["1"]["words"] == ["soap", "green"]
+    assert found["0"]["name"] == "tea, green"
+
+
+def test_the_path_stops_where_no_majority_agrees():
+    codes = np.zeros((5, 1), int)
+    categories = [("food", "tea"), ("food", "jam"), ("food", "jam"), ("home",), None]
+    found = rows(codes, list("abcde"), ["one"] * 5, categories)
+    assert found["0"]["category"] == "food"
+
+
+def test_a_prefix_without_category_and_words_still_has_a_name():
+    found = rows(np.array([[3, 7]]), ["p"], ["7 % 12"])
+    assert found["3_7"]["name"] == "7 % 12"
+    assert found["3_7"]["words"] == []
+    assert rows(np.array([[3, 7]]), ["p"], [""])["3_7"]["name"] == "3_7"
+
+
+def test_row_order_changes_nothing(catalogue):
+    order = np.random.default_rng(0).permutation(60)
+    straight = prefix_names(catalogue.codes, catalogue.ids, catalogue.titles, catalogue.categories)
+    shuffled = prefix_names(
+        catalogue.codes[order],
+        [catalogue.ids[row] for row in order],
+        [catalogue.titles[row] for row in order],
+        [catalogue.categories[row] for row in order],
+    )
+    assert straight.equals(shuffled)
+
+
+def test_levels_and_no_products():
+    codes = np.array([[0, 1, 2]])
+    assert list(rows(codes, ["p"], ["tea"], levels=2)) == ["0", "0_1"]
+    assert prefix_names(np.zeros((0, 4), int), [], []).num_rows == 0
