@@ -5,6 +5,10 @@ import numpy as np
 from sid_pipeline.evaluation import baselines as b
 
 
+def f32(values) -> np.ndarray:
+    return np.array(values, np.float32)
+
+
 def test_as_many_codes_as_rows_leave_no_error():
     x = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
     model = b.fit_residual_kmeans(x, levels=2, codebook_size=6, seed=0)
@@ -14,8 +18,8 @@ def test_as_many_codes_as_rows_leave_no_error():
 
 
 def test_two_levels_find_a_sum_of_two_grids():
-    coarse = np.float32([[0, 0], [100, 0], [0, 100], [100, 100]])
-    fine = np.float32([[0, 0], [1, 0], [0, 1], [1, 1]])
+    coarse = f32([[0, 0], [100, 0], [0, 100], [100, 100]])
+    fine = f32([[0, 0], [1, 0], [0, 1], [1, 1]])
     x = np.repeat((coarse[:, None] + fine[None]).reshape(-1, 2), 4, axis=0)
     model = b.fit_residual_kmeans(x, levels=2, codebook_size=4, seed=1)
     codes = model.assign(x)
@@ -24,7 +28,7 @@ def test_two_levels_find_a_sum_of_two_grids():
 
 
 def test_repeated_rows_end_and_use_one_code_each():
-    x = np.repeat(np.float32([[1, 0], [0, 1]]), 50, axis=0)
+    x = np.repeat(f32([[1, 0], [0, 1]]), 50, axis=0)
     model = b.fit_residual_kmeans(x, levels=2, codebook_size=8, seed=0)
     assert [len(book) for book in model.codebooks] == [2, 1]
     np.testing.assert_allclose(model.reconstruct(model.assign(x)), x, atol=1e-6)
@@ -32,13 +36,13 @@ def test_repeated_rows_end_and_use_one_code_each():
 
 def test_an_empty_code_takes_the_worst_served_row():
     # Both starts fall into one heap; without revival the far row would share a centre.
-    x = np.float32([[0.0, 0], [0.1, 0], [0.2, 0], [50, 0]])
+    x = f32([[0.0, 0], [0.1, 0], [0.2, 0], [50, 0]])
 
-    class Fixed:
-        def choice(self, values, size, replace):
-            return values[:size]
+    class FirstRows(np.random.Generator):
+        def choice(self, a, size=None, replace=True, p=None, axis=0, shuffle=True):
+            return a[:size]
 
-    centres = b._lloyd(x, 2, 8, Fixed())
+    centres = b._lloyd(x, 2, 8, FirstRows(np.random.PCG64(0)))
     np.testing.assert_allclose(np.sort(centres[:, 0]), [0.1, 50])
 
 

@@ -9,7 +9,14 @@ def test_counts_and_shares_by_hand():
     old = {"a": [0, 0], "b": [0, 1], "c": [1, 0], "d": [1, 1], "gone": [2, 2]}
     new = {"a": [0, 0], "b": [0, 2], "c": [3, 0], "d": [1, 1], "fresh": [2, 2]}
     found = diff(old, new, titles={"b": "Tea | jam", "gone": "Soap"})
-    assert [found[key] for key in ("old", "new", "common", "added", "withdrawn", "moved")] == [5, 5, 4, 1, 1, 2]
+    assert [found[key] for key in ("old", "new", "common", "added", "withdrawn", "moved")] == [
+        5,
+        5,
+        4,
+        1,
+        1,
+        2,
+    ]
     first, second = found["levels"]
     assert (first["kept_code"], first["kept_prefix"], first["first_changed_here"]) == (0.75, 0.75, 1)
     # c keeps its second code under another first one: the code is kept, the prefix is not.

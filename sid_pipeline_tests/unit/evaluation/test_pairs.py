@@ -6,6 +6,10 @@ import pytest
 from sid_pipeline.evaluation import pairs as p
 
 
+def f32(values) -> np.ndarray:
+    return np.array(values, np.float32)
+
+
 def unit(rows: int, dimensions: int = 8, seed: int = 0) -> np.ndarray:
     x = np.random.default_rng(seed).standard_normal((rows, dimensions)).astype(np.float32)
     return x / np.linalg.norm(x, axis=1, keepdims=True)
@@ -13,7 +17,9 @@ def unit(rows: int, dimensions: int = 8, seed: int = 0) -> np.ndarray:
 
 def test_pairs_are_those_of_the_benchmark(workload, tmp_path):
     x = unit(400)
-    i, j, cosine, near = workload.make_pairs(x, n_random=500, n_anchor=20, k=5, seed=11, cache_dir=str(tmp_path))
+    i, j, cosine, near = workload.make_pairs(
+        x, n_random=500, n_anchor=20, k=5, seed=11, cache_dir=str(tmp_path)
+    )
     rng = np.random.default_rng(11)
     norms = p.row_norms(x)
     ours_random = p.random_pairs(x, norms, 500, rng)
@@ -43,13 +49,13 @@ def _blocks(n: int, rows: int):
 
 
 def test_equal_products_come_in_row_order():
-    x = np.tile(np.float32([[1, 0]]), (6, 1))
+    x = np.tile(f32([[1, 0]]), (6, 1))
     near = p.nearest_neighbours(x, p.row_norms(x), np.array([2]), 3)
     np.testing.assert_array_equal(near, [[0, 1, 3]])
 
 
 def test_vectors_need_no_unit_length_and_a_zero_vector_has_cosine_zero():
-    x = np.float32([[3, 0], [0, 0], [5, 5]])
+    x = f32([[3, 0], [0, 0], [5, 5]])
     norms = p.row_norms(x)
     np.testing.assert_allclose(
         p.cosines(x, norms, np.array([0, 0]), np.array([1, 2])), [0, np.sqrt(0.5)], rtol=1e-6

@@ -1,0 +1,104 @@
+"""The receipt wrapper: skips what is unchanged, reports either way, and shows people sentences, not tracebacks."""
+
+import dagster as dg
+import pytest
+
+from sid_pipeline.assets.recording import Check, Markdown, Outcome, markdown_table, materialise
+from sid_pipeline.ingest.errors import InputError
+from sid_pipeline.receipts import Receipts
+
+
+class Stage:
+    """An asset whose input and behaviour a test sets."""
+
+    def __init__(self, tmp_path):
+        self.receipts = Receipts(tmp_path / "receipts")
+        self.calls = 0
+        self.input = "a"
+        self.there = True
+        self.error: Exception | None = None
+        self.instance = dg.DagsterInstance.ephemeral()
+
+    def work(self) -> Outcome:
+        self.calls += 1
+        if self.error:
+            raise self.error
+        return Outcome(
+            f"version of {self.input}",
+            metadata={"rows": 3, "table": Markdown("**x**"), "figures": {"a": 1}},
+            facts={"id": self.input},
+            checks=(Check("fine", self.input != "bad", "a sentence", {"figure": 1}),),
+        )
+
+    def run(self) -> dg.ExecuteInProcessResult:
+        stage = self
+
+        @dg.asset(key_prefix=["f"], check_specs=[dg.AssetCheckSpec("fine", asset=dg.AssetKey(["f", "s"]))])
+        def s(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+            return materialise(
+                context, stage.receipts, "f/s", {"in": stage.input}, stage.work, still_there=lambda _: stage.there
+            )
+
+        return dg.materialize([s], instance=self.instance, raise_on_error=False)
+
+
+@pytest.fixture
+def stage(tmp_path):
+    return Stage(tmp_path)
+
+
+def materialisation(result):
+    (event,) = result.get_asset_materialization_events()
+    return event.step_materialization_data.materialization
+
+
+def test_unchanged_inputs_do_no_work_and_are_still_recorded(stage):
+    first, second = materialisation(stage.run()), materialisation(stage.run())
+    assert stage.calls == 1
+    assert first.tags["dagster/data_version"] == second.tags["dagster/data_version"] == "version of a"
+    assert second.metadata["table"] == dg.MetadataValue.md("**x**")
+    assert second.metadata["figures"] == dg.MetadataValue.json({"a": 1})
+    assert (first.metadata["unchanged"].value, second.metadata["unchanged"].value) == (False, True)
+
+
+def test_changed_inputs_and_lost_outputs_are_worked_on(stage):
+    stage.run()
+    stage.input = "b"
+    assert materialisation(stage.run()).tags["dagster/data_version"] == "version of b"
+    stage.there = False
+    stage.run()
+    assert stage.calls == 3
+
+
+def test_checks_are_reported_again_when_nothing_changed(stage):
+    stage.input = "bad"
+    for _ in range(2):
+        (check,) = stage.run().get_asset_check_evaluations()
+        assert not check.passed and check.description == "a sentence"
+    assert stage.calls == 1
+
+
+def test_a_mendable_fault_is_one_sentence_and_is_not_retried(stage):
+    stage.error = InputError("column 'title' is missing: add it")
+    result = stage.run()
+    failure = result.failure_data_for_node("f__s")
+    assert failure.user_failure_data.description == "column 'title' is missing: add it"
+    assert stage.receipts.get("f/s") is None
+
+
+def test_after_a_fault_the_last_receipt_stands_and_a_rerun_completes(stage):
+    stage.run()
+    stage.input, stage.error = "b", InputError("no")
+    assert not stage.run().success
+    assert stage.receipts.get("f/s").inputs == {"in": "a"}
+    stage.error = None
+    assert stage.run().success
+    assert stage.receipts.get("f/s").inputs == {"in": "b"}
+
+
+def test_cells_cannot_break_the_table_or_run():
+    text = markdown_table([{"title": "<script>alert(1)</script> a|b\nc [x](javascript:y)"}])
+    assert "<script" not in text and "&lt;script" in text
+    assert "a&#124;b c" in text
+    assert "[x]" not in text
+    assert markdown_table([{"t": "x" * 100}], width=10).splitlines()[2] == "| xxxxxxxxx… |"

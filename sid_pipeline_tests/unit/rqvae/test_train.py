@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from sid_pipeline.rqvae import Codebook, CollapsedCodebookError, TrainConfig, gate, train  # noqa: E402
+from sid_pipeline.rqvae.checkpoint import FILE, CheckpointError  # noqa: E402
+from sid_pipeline.rqvae.trainer import TrainingError  # noqa: E402
+from sid_pipeline_tests.unit.rqvae.data import catalogue, quick  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def trained() -> Codebook:
+    x, paths = catalogue()
+    return train(x, paths, quick())
+
+
+def test_training_yields_a_working_codebook(trained: Codebook) -> None:
+    x, _ = catalogue()
+    codes = trained.encode(x)
+    assert codes.shape == (500, 4)
+    error = ((x - trained.decode(codes)) ** 2).sum() / ((x - x.mean(0)) ** 2).sum()
+    assert error < 0.2
+    assert trained.manifest["run"]["steps"] == 40
+    assert min(trained.manifest["metrics"]["usage"]) > 0.9
+
+
+def test_a_prefix_follows_the_taxonomy(trained: Codebook) -> None:
+    x, paths = catalogue()
+    first, leaf = trained.encode(x)[:, 0], paths[:, 1]
+    known = leaf >= 0
+    same = (first[known][:, None] == first[known][None, :]) & ~np.eye(known.sum(), dtype=bool)
+    akin = leaf[known][:, None] == leaf[known][None, :]
+    assert same[akin].mean() > 10 * same[~akin].mean()
+
+
+def test_the_numpy_codebook_equals_the_torch_model() -> None:
+    from sid_pipeline.rqvae.trainer import _Run
+
+    x, paths = catalogue()
+    run = _Run(x, paths, quick(refit_passes=0), None, None)
+    run.start()
+    run.loop()
+    book = run.finish({})
+    with torch.no_grad():
+        rows = run.data.take(np.arange(500))
+        z = run.model.encode(rows)
+        _, codes, quantised = run.model.quantise(z)
+    np.testing.assert_allclose(book.latent(x), z.numpy(), atol=1e-5)
+    np.testing.assert_array_equal(book.encode(x), codes.numpy())
+    np.testing.assert_allclose(book.quantised(codes.numpy()), quantised.numpy(), atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_codebook(trained: Codebook) -> None:
+    x, paths = catalogue()
+    assert train(x, paths, quick()).id == trained.id
+    assert train(x, paths, quick(seed=1)).id != trained.id
+
+
+def test_scale_and_shift_of_the_vectors_change_no_code(trained: Codebook) -> None:
+    x, paths = catalogue()
+    other = train(8 * x + 1, paths, quick())
+    assert (other.encode(8 * x + 1) == trained.encode(x)).all(axis=1).mean() > 0.95
+
+
+def test_every_term_is_logged(trained: Codebook) -> None:
+    logged = [row for row in trained.history if "loss" in row]
+    assert [row["step"] for row in logged] == [20, 40]
+    for row in logged:
+        total = row["reconstruction"] + row["quantisation"] + 0.01 * row["contrastive"]
+        assert row["loss"] == pytest.approx(total, rel=1e-5)
+        assert row["contrastive"] > 0
+        assert sum(row[f"pairs {g}"] for g in ("same leaf", "sibling leaf", "further", "unrelated")) == pytest.approx(1)
+
+
+def test_progress_is_called() -> None:
+    x, paths = catalogue()
+    rows = []
+    train(x, paths, quick(), progress=rows.append)
+    assert [r["step"] for r in rows] == [20, 40]
+    assert all(r["steps"] == 40 and r["items_per_second"] > 0 and r["seconds_left"] >= 0 for r in rows)
+
+
+SCRIPT = """
+import os, signal, sys
+from sid_pipeline.rqvae import checkpoint, train
+from sid_pipeline_tests.unit.rqvae.data import catalogue, quick
+folder, calls = sys.argv[1], int(sys.argv[2])
+write, count = checkpoint.write, 0
+def dying(*args):
+    global count
+    count += 1
+    if count == calls:
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(*args)
+checkpoint.write = dying
+print(train(*catalogue(), quick(), checkpoint_dir=folder).id)
+"""
+
+
+def test_killed_at_any_time_it_resumes_to_the_same_codebook(trained: Codebook, tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
+    first = subprocess.run([*command, "4"], env=env, capture_output=True, text=True)
+    assert first.returncode == -signal.SIGKILL, first.stderr
+    x, paths = catalogue()
+    resumed = train(x, paths, quick(), checkpoint_dir=tmp_path)
+    assert resumed.id == trained.id
+    timed = {"items_per_second"}
+    steps = [{k: v for k, v in row.items() if k not in timed} for row in resumed.history]
+    assert steps == [{k: v for k, v in row.items() if k not in timed} for row in trained.history]
+
+
+@pytest.mark.parametrize("at", [1, 13, 20, 39])
+def test_stopped_at_a_step_it_resumes_to_the_same_codebook(trained: Codebook, tmp_path: Path, at: int) -> None:
+    from sid_pipeline.rqvae.trainer import _Run
+
+    class Stop(Exception):
+        pass
+
+    x, paths = catalogue()
+    run = _Run(x, paths, quick(), tmp_path, None)
+    run.start()
+    inner = run._step
+
+    def step() -> None:
+        if run.state.step == at:
+            raise Stop
+        inner()
+
+    run._step = step  # type: ignore[method-assign]
+    with pytest.raises(Stop):
+        run.loop()
+    assert train(x, paths, quick(), checkpoint_dir=tmp_path).id == trained.id
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    x, paths = catalogue()
+    train(x, paths, quick(steps=10), checkpoint_dir=tmp_path)
+    with pytest.raises(CheckpointError, match=r"another run \(TrainConfig.seed was 0, now 5\)"):
+        train(x, paths, quick(steps=10, seed=5), checkpoint_dir=tmp_path)
+    with pytest.raises(CheckpointError, match="another run .embeddings was"):
+        train(x * 2, paths, quick(steps=10), checkpoint_dir=tmp_path)
+    (tmp_path / FILE).write_bytes(b"nothing of use")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        train(x, paths, quick(steps=10), checkpoint_dir=tmp_path)
+
+
+def test_a_wall_budget_is_kept_and_its_steps_repeat_it() -> None:
+    x, paths = catalogue()
+    book = train(x, paths, quick(steps=None, max_seconds=4, patience=10_000))
+    run = book.manifest["run"]
+    assert run["steps"] > 20
+    assert run["steps"] <= run["steps_planned"]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_bad_row_is_named(bad: float) -> None:
+    x, paths = catalogue()
+    x[321, 5] = bad
+    with pytest.raises(ValueError, match="embeddings row 321 holds NaN or Inf"):
+        train(x, paths, quick())
+
+
+def test_a_loss_that_is_not_finite_is_named_by_step() -> None:
+    from sid_pipeline.rqvae.trainer import _Run
+
+    x, paths = catalogue()
+    run = _Run(x, paths, quick(), None, None)
+    run.start()
+    inner = run.data.take
+    run.data.take = lambda rows: inner(rows) * (float("inf") if run.state.step == 26 else 1)  # type: ignore[method-assign]
+    with pytest.raises(TrainingError, match="not finite at step 27"):
+        run.loop()
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (np.ones((100, 8), np.float32), "All embeddings are the same vector"),
+        (np.ones((3, 8), np.float32), "at least 16 products"),
+        (np.ones(100, np.float32), "float array of shape"),
+        (np.ones((100, 8), np.int64), "float array of shape"),
+    ],
+)
+def test_unusable_embeddings_are_refused(x: np.ndarray, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        train(x, None, quick())
+
+
+def test_fewer_products_than_codewords_need() -> None:
+    x, paths = catalogue(600)
+    book = train(x, paths, quick(codebook_size=512, steps=10))
+    assert book.encode(x).max() < 512
+    assert book.manifest["metrics"]["collisions"] < 0.05
+
+
+def test_duplicates() -> None:
+    x, paths = catalogue(600)
+    x[:180], paths[:180] = x[0], paths[0]
+    book = train(x, paths, quick())
+    assert len(np.unique(book.encode(x[:180]), axis=0)) == 1
+    assert book.manifest["metrics"]["distinct_rows"] < 425
+
+
+def test_one_dimension_and_no_taxonomy() -> None:
+    x = np.linspace(-1, 1, 300, dtype=np.float32)[:, None]
+    book = train(x, None, quick())
+    assert book.manifest["run"]["lambda_contrastive"] == 0
+    assert any("No product has a category" in note for note in book.manifest["run"]["notes"])
+    error = ((x - book.decode(book.encode(x))) ** 2).sum() / ((x - x.mean()) ** 2).sum()
+    assert error < 1e-3
+
+
+@pytest.mark.parametrize(
+    "paths", [np.zeros((500, 2), int), np.arange(500)[:, None], np.where(np.arange(500)[:, None] < 2, 0, -1)]
+)
+def test_odd_taxonomies(paths: np.ndarray) -> None:
+    x, _ = catalogue()
+    assert min(train(x, paths, quick(steps=5)).manifest["metrics"]["usage"]) > 0.5
+
+
+@pytest.mark.parametrize("changes", [{"hidden": ()}, {"snap": (0, 0, 0, 0)}, {"prototypes": 0}, {"levels": 2,
+    "level_weights": (1, 0), "snap": (0.5, 0)}, {"hierarchical_fraction": 0.0}, {"steps": 0}, {"lambda_contrastive": 0}])
+def test_every_part_can_be_left_out(changes: dict) -> None:
+    x, paths = catalogue()
+    config = quick(**{"steps": 5, **changes})
+    book = train(x, paths, config)
+    assert book.encode(x).shape == (500, config.levels)
+
+
+def test_a_memory_map_is_read_in_place(tmp_path: Path, trained: Codebook) -> None:
+    x, paths = catalogue()
+    np.save(tmp_path / "x.npy", x)
+    assert train(np.load(tmp_path / "x.npy", mmap_mode="r"), paths, quick()).id == trained.id
+
+
+def test_collapse_to_the_mean_is_refused_with_its_diagnosis() -> None:
+    noise = np.random.default_rng(0).standard_normal((300, 256)).astype(np.float32)
+    with pytest.raises(CollapsedCodebookError, match="as if every product were the mean"):
+        train(noise, None, quick(max_relative_error=0.5))
+
+
+def test_a_collapsed_level_is_refused_with_its_diagnosis() -> None:
+    """One far outlier owns all the variance: the rest is one point to float32."""
+    x, paths = catalogue()
+    x = 1 + 1e-5 * x
+    x[7] = 1e4
+    with pytest.raises(CollapsedCodebookError, match=r"level 1 uses \d+ of 16 usable codewords"):
+        train(x.astype(np.float32), paths, quick())
+
+
+def test_gate_names_level_and_cure() -> None:
+    codes = np.zeros((100, 2), np.int32)
+    codes[:, 1] = np.arange(100) % 3
+    health = gate.measure(codes, 16, 100, 0.3)
+    assert health.usage == [1 / 16, 3 / 16]
+    assert health.perplexity == pytest.approx([1.0, 3.0], rel=1e-3)
+    assert (health.distinct, health.collisions) == (3, 0.97)
+    with pytest.raises(CollapsedCodebookError, match=r"level 1 uses 1 of 16 .*lower it towards 0.01.*level 2 uses 3"):
+        gate.refuse_collapse(health, 16, 0.5, 0.9, 1.0)
+    gate.refuse_collapse(health, 16, 0.0, 0.9, 1.0)
+
+
+def test_defaults_scale_with_the_catalogue() -> None:
+    from sid_pipeline.rqvae.trainer import _Run
+
+    steps = []
+    for n in (500, 5000):
+        x, paths = catalogue(n)
+        steps.append(_Run(x, paths, TrainConfig(), None, None).state.steps)
+    assert 0 < steps[0] <= steps[1] <= 1200

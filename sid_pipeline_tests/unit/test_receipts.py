@@ -1,0 +1,59 @@
+"""Receipts: written whole, read back, and deciding which snapshots are complete."""
+
+import pytest
+
+from sid_pipeline.receipts import MissingInput, Receipt, Receipts, complete_snapshots, newest_complete_snapshot
+from sid_pipeline.settings import load_settings
+
+SETTINGS = load_settings(env={})
+
+
+@pytest.fixture
+def receipts(tmp_path):
+    return Receipts(tmp_path)
+
+
+def put(receipts, asset, partition, version="v1", **inputs):
+    receipts.put(Receipt(asset, partition, inputs, version))
+
+
+def test_a_receipt_comes_back_as_it_was(receipts):
+    receipt = Receipt("esci/codebook", "r1", {"a": [1, "é"]}, "v", {"id": "x"}, {"n": 1}, [{"name": "c"}])
+    receipts.put(receipt)
+    assert receipts.get("esci/codebook", "r1") == receipt
+    assert receipts.get("esci/codebook", "r2") is None
+
+
+def test_a_missing_input_says_what_to_materialise(receipts):
+    with pytest.raises(MissingInput, match=r"'products'.*'2026-01-05'.*materialise it first"):
+        receipts.need("products", "2026-01-05")
+
+
+def test_partition_keys_with_dots_are_kept_apart(receipts):
+    put(receipts, "taxonomy", "r1.2")
+    put(receipts, "taxonomy", "r1")
+    assert receipts.partitions("taxonomy") == ["r1", "r1.2"]
+
+
+@pytest.mark.parametrize("bad", ["../r1", "a/b", "'; drop"])
+def test_a_partition_key_cannot_leave_the_folder(receipts, bad):
+    with pytest.raises(ValueError, match="partition"):
+        receipts.get("taxonomy", bad)
+
+
+def test_a_snapshot_is_complete_when_its_vectors_were_made_from_its_products(receipts):
+    put(receipts, "products", "2026-01-05", "p5")
+    put(receipts, "esci_embeddings", "2026-01-05", products="p5")
+    put(receipts, "products", "2026-01-06", "p6")
+    put(receipts, "esci_embeddings", "2026-01-06", products="an older read of the same day")
+    assert complete_snapshots(receipts, SETTINGS, "esci") == ["2026-01-05"]
+    put(receipts, "esci_embeddings", "2026-01-06", products="p6")
+    assert newest_complete_snapshot(receipts, SETTINGS, "esci") == "2026-01-06"
+
+
+def test_one_flavour_does_not_wait_for_another(receipts):
+    put(receipts, "products", "2026-01-05", "p5")
+    put(receipts, "esci_embeddings", "2026-01-05", products="p5")
+    assert newest_complete_snapshot(receipts, SETTINGS, "esci") == "2026-01-05"
+    with pytest.raises(MissingInput, match="gemma_embeddings"):
+        newest_complete_snapshot(receipts, SETTINGS, "esci_gemma")

@@ -1,0 +1,93 @@
+"""Settings: sources, precedence, and errors that name the key and the mend."""
+
+from pathlib import Path
+
+import pytest
+
+from sid_pipeline.settings import SettingsError, check_key, load_settings
+
+
+def load(tmp_path: Path, text: str, env: dict[str, str] | None = None):
+    file = tmp_path / "sid.toml"
+    file.write_text(text, encoding="utf-8")
+    return load_settings(file, env=env or {})
+
+
+MINIMAL = '[source]\nproducts = "p.csv"\n'
+
+
+def test_the_default_is_the_sample():
+    settings = load_settings(env={})
+    assert settings.source.products.startswith("catalogue/{snapshot}/")
+    assert settings.path("taxonomy.csv").is_file()
+    assert set(settings.active_flavours) == {"esci", "esci_gemma"}
+
+
+def test_relative_paths_count_from_the_file(tmp_path):
+    settings = load(tmp_path, MINIMAL)
+    assert settings.location("p.csv") == str(tmp_path / "p.csv")
+    assert settings.location("s3a://bucket/p.csv") == "s3a://bucket/p.csv"
+    assert settings.state == tmp_path / ".sid"
+
+
+def test_environment_wins_over_the_file_and_is_typed(tmp_path):
+    env = {"SID_REPORT__SAMPLE": "777", "SID_ORCHESTRATION__AUTOMATION": "true", "SID_SPARK__MASTER": "local[1]"}
+    settings = load(tmp_path, MINIMAL + "[report]\nsample = 500\n", env)
+    assert settings.report.sample == 777
+    assert settings.orchestration.automation is True
+    assert settings.spark.master == "local[1]"
+
+
+def test_a_partly_given_embedder_keeps_its_other_fields(tmp_path):
+    settings = load(tmp_path, MINIMAL + '[embedders.gemma]\nmodel = "google/embeddinggemma-300m"\n')
+    gemma = settings.embedders["gemma"]
+    assert gemma.model == "google/embeddinggemma-300m"
+    assert gemma.text == "cleaned"
+    assert "{product_type}" in gemma.template
+
+
+def test_the_embedders_of_a_flavour_are_replaced_not_mixed(tmp_path):
+    settings = load(tmp_path, MINIMAL + "[flavours.esci_gemma.embedders]\nesci = 2.0\ngemma = 1.0\n")
+    assert settings.flavours["esci_gemma"].embedders == {"esci": 2.0, "gemma": 1.0}
+    settings = load(tmp_path, MINIMAL + "[flavours.esci.embedders]\ngemma = 1.0\n")
+    assert settings.flavours["esci"].embedders == {"gemma": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("[sorce]\nproducts = 'p'\n", ["unknown setting 'sorce'", "did you mean 'source'"]),
+        (MINIMAL + "[spark]\ndriver_mem = '2g'\n", ["'spark.driver_mem'", "did you mean 'driver_memory'"]),
+        (MINIMAL + "[embedders.gemma]\ndtype = 'float16'\n", ["embedders.gemma.dtype", "'float32' or 'bfloat16'"]),
+        (MINIMAL + "[embedders.gemma]\nmodl = 'x'\n", ["'embedders.gemma.modl'", "did you mean 'model'"]),
+        (MINIMAL + "[training]\nlambda = 1\n", ["'training'", "'lambda'", "lambda_contrastive"]),
+        (MINIMAL + "[training]\nbatch_size = -1\n", ["batch_size", "-1"]),
+        (MINIMAL + "[release]\ndefault = 'a/b'\n", ["release.default", "a/b"]),
+        (MINIMAL + "[flavours.new]\ndescription = 'd'\nembedders = {nope = 1.0}\n", ["'nope'", "esci, gemma"]),
+        (MINIMAL + "[source.columns]\ntitle = ' '\n", ["source.columns.title", "must name a column"]),
+        (MINIMAL + "encoding = 'utf-88'\n", ["source.encoding", "utf-88"]),
+        ("", ["source", "required"]),
+        ("[source\n", ["no valid TOML"]),
+    ],
+)
+def test_a_fault_names_the_key_and_what_is_allowed(tmp_path, text, parts):
+    with pytest.raises(SettingsError) as error:
+        load(tmp_path, text)
+    for part in parts:
+        assert part.lower() in str(error.value).lower()
+
+
+def test_an_unknown_variable_is_an_error(tmp_path):
+    with pytest.raises(SettingsError, match=r"unknown setting 'spark\.cores'"):
+        load(tmp_path, MINIMAL, {"SID_SPARK__CORES": "2"})
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(SettingsError, match=r"nowhere\.toml"):
+        load_settings(tmp_path / "nowhere.toml", env={})
+
+
+@pytest.mark.parametrize("bad", ["", "a/b", "..", "a'b", "a b", "x;drop", "é"])
+def test_keys_cannot_leave_their_place(bad):
+    with pytest.raises(ValueError, match="may hold"):
+        check_key("release", bad)
