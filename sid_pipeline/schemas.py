@@ -233,7 +233,7 @@ SEMANTIC_IDS = TableSpec(
 
 PREFIX_NAMES = TableSpec(
     "prefix_names",
-    "A readable name for every SID prefix.",
+    "A readable name for every SID prefix, with its distinguishing words, brands and some products.",
     (
         _k("flavour", "string", "the flavour"),
         RELEASE,

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from sid_pipeline.jobs import SID_REFRESH, SNAPSHOT_REFRESH
+from sid_pipeline.jobs import SID_REFRESH, SNAPSHOT_REFRESH, Job
 from sid_pipeline.releases import SERVED, all_releases
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.settings import Settings
 
 
 def build_sensors(
-    settings: Settings, jobs: Mapping[str, dg.UnresolvedAssetJobDefinition]
+    settings: Settings, jobs: Mapping[str, Job]
 ) -> list[dg.SensorDefinition]:
     """`sids_follow_snapshot`: when a snapshot is complete, refresh the SIDs of every served release."""
     running = settings.orchestration.automation

@@ -71,12 +71,17 @@ def _label_files(settings: Settings) -> tuple[str, str] | None:
 
 def _label_inputs(settings: Settings) -> dict[str, object]:
     files = _label_files(settings)
-    embedder = settings.embedders[settings.relevance.embedder]
     return {
         "files": [fingerprint(file) for file in files] if files else None,
         "locale": settings.relevance.locale,
-        "template": embedder.template,
+        "template": _template(settings),
     }
+
+
+def _template(settings: Settings) -> list[str]:
+    """Judged texts are built like embedded ones; labels know no size."""
+    template = settings.embedders[settings.relevance.embedder].template
+    return [part for part in template if "{size}" not in part]
 
 
 def _read_labels(settings: Settings) -> Outcome:
@@ -85,7 +90,7 @@ def _read_labels(settings: Settings) -> Outcome:
     files = _label_files(settings)
     if files is None:
         return Outcome("no labels", metadata={"labels": "relevance.examples and relevance.products are not set"})
-    labels = read_labels(*files, settings.relevance.locale)
+    labels = read_labels(*files, settings.relevance.locale, template=_template(settings))
     bad = [label._asdict() for label in labels.bad]
     grades = labels.pairs["grade"].value_counts().to_pylist()
     return Outcome(
@@ -111,7 +116,8 @@ def _judge(settings: Settings, identity: str) -> Outcome:
         return Outcome(
             identity, metadata={"embedder": identity, "judged": "no, there are no labels"}, facts=facts
         )
+    labels = read_labels(*files, settings.relevance.locale, template=_template(settings))
     embedder = Embedder.load(settings.embedders[settings.relevance.embedder], settings.root)
-    result = evaluate(embedder.encode, read_labels(*files, settings.relevance.locale).part("test"))
+    result = evaluate(embedder.encode, labels.part("test"))
     figures = {name: value for name, value in result.figures().items() if value is not None}
     return Outcome(identity, metadata={"embedder": identity, **figures}, facts=facts)

@@ -184,7 +184,7 @@ def _train(warehouse: Warehouse, flavour: Flavour, release: str, settings: Train
         data_version=codebook.id,
         metadata={
             "codebook": codebook.id,
-            **{name: value for name, value in _flat(codebook.manifest.get("health", {})).items()},
+            **{name: value for name, value in _flat(codebook.manifest["metrics"]).items()},
             "loss": markdown_table(_thin(codebook.history)),
             "manifest": codebook.manifest,
         },

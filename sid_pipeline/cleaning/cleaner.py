@@ -11,7 +11,8 @@ from sid_pipeline.cleaning.model import Cleaning, ProductText
 class Cleaner(Protocol):
     """Turns product texts into typed attributes, one result per text and in the same order.
 
-    `id` names everything that can change a result (cleaner, its version, schema version, prompt or lexicon). It is
+    `id` names everything that can change a result (cleaner, its version, schema version, prompt or lexicon).
+    It is
     part of the content-addressed key, so two cleaners with one id must give equal results.
     """
 

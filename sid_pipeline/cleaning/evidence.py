@@ -32,8 +32,8 @@ class Evidence:
     @classmethod
     def of(cls, texts: Iterable[str], claims: Claims, sizes: Iterable[Size | None]) -> Evidence:
         """From the normalised texts of one product and what was read in them."""
-        found = frozenset(stem(word) for text in texts for word in words(text))
-        return cls(found, claims, tuple(size for size in sizes if size is not None))
+        found = {word for text in texts for word in words(text)}
+        return cls(frozenset(map(stem, found)), claims, tuple(size for size in sizes if size is not None))
 
     def holds(self, value: str) -> bool:
         """True where every word of the value is in the text, whatever its number, case and accents."""
@@ -41,7 +41,9 @@ class Evidence:
         return bool(keys) and self.stems.issuperset(keys)
 
 
-def verify(attributes: CleanedAttributes, evidence: Evidence) -> tuple[CleanedAttributes, tuple[Unsupported, ...]]:
+def verify(
+    attributes: CleanedAttributes, evidence: Evidence
+) -> tuple[CleanedAttributes, tuple[Unsupported, ...]]:
     """The attributes without the values that the text does not support, and those values with reasons."""
     dropped: list[Unsupported] = []
 
@@ -80,4 +82,6 @@ def _names(variants: dict[str, set[str]], value: str | None, evidence: Evidence)
         return True
     if variants.get(value, set()) & evidence.stems or evidence.holds(value):
         return True
-    return any(variants[part] & evidence.stems for part in _BROAD_AUDIENCES.get(value, ()) if part in variants)
+    return any(
+        variants[part] & evidence.stems for part in _BROAD_AUDIENCES.get(value, ()) if part in variants
+    )

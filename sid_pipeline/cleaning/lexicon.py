@@ -1,6 +1,7 @@
 """What one catalogue teaches: its brands, its head nouns and compounds, the names of its leaves.
 
-A lexicon is learned once and then frozen as an artefact: a cleaner that relearned it nightly would give new keys,
+A lexicon is learned once and then frozen as an artefact: a cleaner that relearned it nightly would give new
+keys,
 and new costs, to texts that did not change. Words that hold for every catalogue belong to `vocabulary`.
 """
 
@@ -17,7 +18,16 @@ from pathlib import Path
 
 from sid_pipeline.cleaning.markup import MAX_TITLE_CHARS, strip_markup
 from sid_pipeline.cleaning.model import ProductText
-from sid_pipeline.cleaning.phrases import Span, Word, brand_key, brand_keys, find_brand, split_phrases, title_words
+from sid_pipeline.cleaning.phrases import (
+    QUALIFIERS,
+    Span,
+    Word,
+    brand_key,
+    brand_keys,
+    find_brand,
+    split_phrases,
+    title_words,
+)
 from sid_pipeline.cleaning.sizes import read_size
 from sid_pipeline.cleaning.tags import read_audience, read_claims
 from sid_pipeline.cleaning.text import fold, stem, words
@@ -34,9 +44,11 @@ _LEAF_SEPARATOR = re.compile(r"\s*(?:[,/&>()|]|\band\b|\s-\s)\s*", re.IGNORECASE
 class Lexicon:
     """The frozen knowledge of a catalogue; equal content has an equal `id`.
 
-    brands: key of a brand (stems) -> its commonest spelling, only where a title that holds the words is mostly
+    brands: key of a brand (stems) -> its commonest spelling, only where a title that holds the words is
+    mostly
         always of that brand.
     leading_brands: the same for brands that are trusted only at the start of a title.
+    spellings: key of a brand that the catalogue spells in several ways -> the commonest one.
     words: stem -> [times seen in titles, times it ended a phrase].
     types: stems of a product type, one to three words -> its commonest surface form.
     leaves: stems of the parts of category names.
@@ -44,6 +56,7 @@ class Lexicon:
 
     brands: dict[str, str]
     leading_brands: dict[str, str]
+    spellings: dict[str, str]
     words: dict[str, list[int]]
     types: dict[str, str]
     leaves: dict[str, str]
@@ -51,7 +64,7 @@ class Lexicon:
     @classmethod
     def empty(cls) -> Lexicon:
         """A lexicon that knows nothing: the cleaner then relies on the fixed vocabulary alone."""
-        return cls({}, {}, {}, {}, {})
+        return cls({}, {}, {}, {}, {}, {})
 
     @classmethod
     def learn(cls, rows: Iterable[ProductText], category_names: Iterable[str]) -> Lexicon:
@@ -63,9 +76,9 @@ class Lexicon:
         leaves = _leaf_phrases(category_names)
         titles = [strip_markup(row.title[:MAX_TITLE_CHARS]).replace("\n", " ") for row in sample]
         title_word_lists = [title_words(title) for title in titles]
-        brands, leading = _learn_brands(sample, title_word_lists)
+        brands, leading, spellings = _learn_brands(sample, title_word_lists)
         word_counts, types = _learn_types(sample, titles, title_word_lists, brands, leading, leaves)
-        return cls(brands, leading, word_counts, types, leaves)
+        return cls(brands, leading, spellings, word_counts, types, leaves)
 
     @cached_property
     def id(self) -> str:
@@ -95,21 +108,17 @@ class Lexicon:
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is no lexicon ({error}); {mend}.") from error
         if version != FORMAT_VERSION:
-            raise ValueError(f"{path} is a lexicon of format {version}, this program reads {FORMAT_VERSION}; {mend}.")
-        return cls(
-            content["brands"], content["leading_brands"], content["words"], content["types"], content["leaves"]
-        )
+            raise ValueError(
+                f"{path} is a lexicon of format {version}, this program reads {FORMAT_VERSION}; {mend}."
+            )
+        return cls(**{field: content[field] for field in _FIELDS})
 
     def _json(self) -> str:
-        content = {
-            "format_version": FORMAT_VERSION,
-            "brands": self.brands,
-            "leading_brands": self.leading_brands,
-            "words": self.words,
-            "types": self.types,
-            "leaves": self.leaves,
-        }
+        content = {"format_version": FORMAT_VERSION, **{field: getattr(self, field) for field in _FIELDS}}
         return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+_FIELDS = ("brands", "leading_brands", "spellings", "words", "types", "leaves")
 
 
 def _sample(rows: Iterable[ProductText]) -> list[ProductText]:
@@ -145,8 +154,8 @@ def is_placeholder(brand: str) -> bool:
 
 def _learn_brands(
     sample: list[ProductText], title_word_lists: list[list[Word]]
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Brands whose words, found in a title, name that brand four times in five; and those that do at its start."""
+) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """Brands whose words name that brand four times in five; those that do at a title's start; spellings."""
     spellings: dict[str, Counter[str]] = defaultdict(Counter)
     row_keys: list[str] = []
     for row in sample:
@@ -158,7 +167,8 @@ def _learn_brands(
             spellings[key][brand] += 1
         row_keys.append(key)
     display = {
-        key: min(counter, key=lambda spelling: (-counter[spelling], spelling)) for key, counter in spellings.items()
+        key: min(counter, key=lambda spelling: (-counter[spelling], spelling))
+        for key, counter in spellings.items()
     }
     anywhere, leading = _Agreement(), _Agreement()
     for row_key, title in zip(row_keys, title_word_lists, strict=True):
@@ -178,12 +188,16 @@ def _learn_brands(
     brands = {
         key: display[key]
         for key in sorted(display)
-        if len(key) > 1 and (anywhere.trusted(key) or (not anywhere.seen[key] and _distinctive(key, spellings[key])))
+        if len(key) > 1
+        and (anywhere.trusted(key) or (not anywhere.seen[key] and _distinctive(key, spellings[key])))
     }
     leading_brands = {
-        key: display[key] for key in sorted(display) if len(key) > 1 and key not in brands and leading.trusted(key)
+        key: display[key]
+        for key in sorted(display)
+        if len(key) > 1 and key not in brands and leading.trusted(key)
     }
-    return brands, leading_brands
+    varied = {key: display[key] for key in sorted(display) if len(spellings[key]) > 1}
+    return brands, leading_brands, varied
 
 
 class _Agreement:
@@ -203,7 +217,9 @@ class _Agreement:
 
 def _distinctive(key: str, spellings: Counter[str]) -> bool:
     """A brand never seen in a title is trusted there only if it cannot be a common word."""
-    return " " in key and sum(spellings.values()) >= 3 and not any(word in SELLING_WORDS for word in key.split())
+    return (
+        " " in key and sum(spellings.values()) >= 3 and not any(word in SELLING_WORDS for word in key.split())
+    )
 
 
 def _learn_types(
@@ -231,7 +247,11 @@ def _learn_types(
                 grams[gram] += 1
                 surfaces[gram][" ".join(word.text for word in phrase.words[-length:])] += 1
     types: dict[str, str] = dict(leaves)
-    compounds = {gram for gram, count in grams.items() if " " in gram and _is_compound(gram, count, total, ends, leaves)}
+    compounds = {
+        gram
+        for gram, count in grams.items()
+        if " " in gram and _is_compound(gram, count, total, ends, leaves)
+    }
     for gram in compounds:
         tail = gram.split(" ", 1)[1]
         if " " in tail and tail not in compounds and tail not in leaves:
@@ -248,13 +268,15 @@ def _commonest(surfaces: Counter[str]) -> str:
     return min(surfaces, key=lambda surface: (-surfaces[surface], surface))
 
 
-def _is_compound(gram: str, count: int, total: Counter[str], ends: Counter[str], leaves: dict[str, str]) -> bool:
+def _is_compound(
+    gram: str, count: int, total: Counter[str], ends: Counter[str], leaves: dict[str, str]
+) -> bool:
     """True where the words belong together: the first calls for the last, or is a common kind of it."""
     if gram in leaves:
         return True
     first, _, rest = gram.partition(" ")
     last = rest.rpartition(" ")[2]
-    if count < 3 or first in SELLING_WORDS or not first.isalpha() or len(first) < 3:
+    if count < 3 or first in SELLING_WORDS or first in QUALIFIERS or not first.isalpha() or len(first) < 3:
         return False
     calls_for = count / total[first]
     kind_of = count / ends[last]
@@ -264,7 +286,11 @@ def _is_compound(gram: str, count: int, total: Counter[str], ends: Counter[str],
 
 
 def _mask(
-    title: str, title_word_list: list[Word], brand: str | None, brands: dict[str, str], leading: dict[str, str]
+    title: str,
+    title_word_list: list[Word],
+    brand: str | None,
+    brands: dict[str, str],
+    leading: dict[str, str],
 ) -> list[Span]:
     """The spans of a title that are brand, amounts, claims or audience: no part of a product type."""
     spans: list[Span] = [*read_size(title).spans, *read_claims(title).spans, *read_audience(title)[1]]

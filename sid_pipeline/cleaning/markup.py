@@ -8,8 +8,9 @@ from __future__ import annotations
 import html
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
-from sid_pipeline.cleaning.text import WORD, lowered, normalise
+from sid_pipeline.cleaning.text import WORD, lowered, normalise, word_set
 
 MAX_TITLE_CHARS = 600
 MAX_DESCRIPTION_CHARS = 6_000
@@ -19,13 +20,16 @@ _INVISIBLE = re.compile(r"<(script|style)\b[^<>]*>.*?</\1\s*>|<!--.*?-->", re.IG
 _GLUED_TAG = re.compile(r"</?(?:su[bp])\b[^<>]*>", re.IGNORECASE)
 _BLOCK_TAG = re.compile(r"</?(?:p|br|div|li|ul|ol|h[1-6]|tr|table|section|hr)\b[^<>]*>", re.IGNORECASE)
 _ANY_TAG = re.compile(r"</?[a-z!?][^<>]*>", re.IGNORECASE)
+_MARKED_UP = re.compile(r"&#?\w|</?[a-z!?][^<>]*>|https?://\S|\bwww\.\S", re.IGNORECASE)
+_SPACES = re.compile(r" {2,}")
 _LINK = re.compile(r"\b(?:https?://|www\.)\S+", re.IGNORECASE)
 
 
 def strip_markup(text: str) -> str:
-    """The normalised text without HTML tags, entities, scripts and links. Idempotent; block tags end a line."""
-    previous = None
-    while text != previous:
+    """The normalised text without HTML tags, entities, scripts and links. Idempotent; block tags end a "
+    "line."""
+    text = normalise(text)
+    while _MARKED_UP.search(text):
         previous = text
         if "&" in text:
             text = html.unescape(_NESTED_AMPERSAND.sub("&", text))
@@ -34,61 +38,94 @@ def strip_markup(text: str) -> str:
             text = _GLUED_TAG.sub("", text)
             text = _BLOCK_TAG.sub("\n", text)
             text = _ANY_TAG.sub(" ", text)
-        text = _LINK.sub(" ", text)
-        text = normalise(text)
+        text = normalise(_SPACES.sub(" ", _LINK.sub(" ", text)))
+        if text == previous:
+            break
     return text
 
 
 # Words and phrases that sell. A clause that holds one and no fact is dropped.
-_SELLING = frozenset(
-    """buy hurry guarantee guaranteed guarantees satisfaction bestseller bestselling offer offers sale discount discounts price prices
-    replacement amazing incredible awesome fantastic fabulous wonderful unbelievable sensational stunning gorgeous irresistible
-    irresistibly mouthwatering delicious deliciously deliciousness tasty tastiest yummy scrumptious heavenly divine indulge indulgent
-    indulgence indulging pamper delight delights delightful delightfully delighted enjoy enjoyed enjoyable enjoyment enjoys enjoying
-    love loved loves you you'll you're your yours yourself we we've we're our us trust trusted perfect perfectly perfection ideal
-    ideally favourite favorite favourites favorites everyone everyday never experience discover introducing elevate transform unleash
-    upgrade magic magical secret luxury luxurious exclusive exceptional outstanding superb superior finest best unbeatable unrivalled
-    unmatched quality passion passionate proud proudly happiness happy smile smiles joy memory memories memorable moment moments trend
-    trendy trending click subscribe rated review reviews customer customers star stars thousands millions bring brings bringing
-    celebrate celebration celebrating paradise dream dreams dreamy bursting explosion revolutionary irreplaceable shop""".split()
+_SELLING = word_set(
+    """buy hurry guarantee guaranteed guarantees satisfaction bestseller bestselling offer offers sale
+    discount discounts price prices replacement amazing incredible awesome fantastic fabulous
+    wonderful unbelievable sensational stunning gorgeous irresistible irresistibly mouthwatering
+    delicious deliciously deliciousness tasty tastiest yummy scrumptious heavenly divine indulge
+    indulgent indulgence indulging pamper delight delights delightful delightfully delighted enjoy
+    enjoyed enjoyable enjoyment enjoys enjoying love loved loves you you'll you're your yours yourself
+    we we've we're our us trust trusted perfect perfectly perfection ideal ideally favourite favorite
+    favourites favorites everyone everyday never experience discover introducing elevate transform
+    unleash upgrade magic magical secret luxury luxurious exclusive exceptional outstanding superb
+    superior finest best unbeatable unrivalled unmatched quality passion passionate proud proudly
+    happiness happy smile smiles joy memory memories memorable moment moments trend trendy trending
+    click subscribe rated review reviews customer customers star stars thousands millions bring brings
+    bringing celebrate celebration celebrating paradise dream dreams dreamy bursting explosion
+    revolutionary irreplaceable shop"""
 )
 _SELLING_PHRASE = re.compile(
-    r"\b(?:order (?:now|today|online)|add to (?:cart|basket|bag|trolley)|free (?:shipping|delivery|returns)|cash on delivery|"
-    r"money.?back|\d+[ -]days?\b|great (?:value|deal)|best.?sell|limited (?:time|offer|stock|edition)|while stocks? last|don't miss|"
-    r"\d+ ?% off|save (?:up to|\d|big|money|now)|only rs|at rs|genuine products?|award.?winning|world.?(?:class|famous|renowned)|"
-    r"world's|number one|no\. ?1\b|mouth.?watering|treat (?:yourself|your)|must.?have|whole family|say goodbye|every (?:day|occasion|"
-    r"home|time|meal|bite)|look no further|why (?:wait|not|settle)|waiting for|like no other|second to none|game.?chang|follow us)|#1"
+    r"\b(?:order (?:now|today|online)|add to (?:cart|basket|bag|trolley)|free (?:shipping|delivery|returns)|"
+    r"cash on delivery|"
+    r"money.?back|\d+[ -]days?\b|great (?:value|deal)|best.?sell|limited (?:time|offer|stock|edition)|"
+    r"while stocks? last|don't miss|"
+    r"\d+ ?% off|save (?:up to|\d|big|money|now)|only rs|at rs|genuine products?|award.?winning|"
+    r"world.?(?:class|famous|renowned)|"
+    r"world's|number one|no\. ?1\b|mouth.?watering|treat (?:yourself|your)|must.?have|whole family|"
+    r"say goodbye|every (?:day|occasion|"
+    r"home|time|meal|bite)|look no further|why (?:wait|not|settle)|waiting for|like no other|second to none|"
+    r"game.?chang|follow us)|#1"
 )
 
 # Evidence of a fact: composition, measures, origin, claims. A clause with one is kept.
-_FACTS = frozenset(
-    """ingredient ingredients contain contains containing material fabric certified organic vegan vegetarian kosher halal wholegrain
-    weighs dimensions capacity serves origin imported enriched fortified sweetened unsweetened salted unsalted roasted smoked baked
-    dried frozen canned sliced diced ground grated cooked stainless cotton leather plastic wood wooden glass ceramic silicone
-    polyester steel wool linen bamboo gluten dairy lactose""".split()
+_FACTS = word_set(
+    """ingredient ingredients contain contains containing material fabric certified organic vegan vegetarian
+    kosher halal wholegrain weighs dimensions capacity serves origin imported enriched fortified
+    sweetened unsweetened salted unsalted roasted smoked baked dried frozen canned sliced diced ground
+    grated cooked stainless cotton leather plastic wood wooden glass ceramic silicone polyester steel
+    wool linen bamboo gluten dairy lactose"""
 )
 _FACT_PHRASE = re.compile(
-    r"\b(?:made (?:with|from|of|in|using)|consists? of|composed of|free from|[a-z]+[ -]free\b(?! (?:shipping|delivery|returns))|no added|"
-    r"suitable for|whole ?(?:grain|wheat)|net (?:weight|wt)|pack of|per 100|per serving|shelf life|store (?:in|at|below)|"
+    r"\b(?:made (?:with|from|of|in|using)|consists? of|composed of|free from|"
+    r"[a-z]+[ -]free\b(?! (?:shipping|delivery|returns))|no added|"
+    r"suitable for|whole ?(?:grain|wheat)|net (?:weight|wt)|pack of|per 100|per serving|shelf life|"
+    r"store (?:in|at|below)|"
     r"keep (?:in|frozen|refrigerated|cool)|(?:grown|produced) in|(?:source of|rich in|high in|low in) )|"
     r"\d ?(?:g|kg|mg|ml|cl|l|oz|lb|cm|mm|inch|mah)\b|\d ?%(?! off)"
 )
 
 # A text that talks to a machine instead of describing a product.
 _INSTRUCTION = re.compile(
-    r"\b(?:ignore|disregard|forget|override)\b[^.\n]{0,40}\b(?:instructions?|prompts?|rules?|above|previous|prior)\b|"
-    r"\b(?:system|assistant|user|developer) ?(?:prompt|message|role)?:|\byou (?:are|must|should|will) (?:now )?"
-    r"(?:an?|the|act|respond|reply|output|return|set|answer|classify|label)\b|\b(?:as an|large) (?:ai|language model)\b|"
+    r"\b(?:ignore|disregard|forget|override)\b[^.\n]{0,40}\b(?:instructions?|prompts?|rules?|above|previous|"
+    r"prior)\b|"
+    r"\b(?:system|assistant|user|developer) ?(?:prompt|message|role)?:|\byou (?:are|must|should|"
+    r"will) (?:now )?"
+    r"(?:an?|the|act|respond|reply|output|return|set|answer|classify|label)\b|\b(?:as an|large) (?:ai|"
+    r"language model)\b|"
     r"\b(?:respond|reply|answer) (?:only )?with\b|\b(?:output|return) (?:only|the following|json)\b|"
     r"\bset (?:the )?(?:brand|product[_ ]?type|size|tags?|category|price|confidence)\b"
 )
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[\w\"'(\[*-])|\n+|\s*[•●▪*]\s+|(?<=[!?])")
-_CLAUSE_END = re.compile(r"\s*(?:;|,|\s-\s|\s–\s|\s—\s|:(?=\s)|\.\.+)\s*")
+_CLAUSE_END = re.compile(r"\s*(?:;|,|\s-\s|\s[\u2013\u2014]\s|:(?=\s)|\.\.+)\s*")
 _ENUMERATION = re.compile(
-    r"\b(?:ingredients?|contains?|made (?:with|from|of)|free from|composed of|consists? of|allergens?|may contain)\b",
+    r"\b(?:ingredients?|contains?|made (?:with|from|of)|free from|composed of|consists? of|allergens?|"
+    r"may contain)\b",
     re.IGNORECASE,
 )
+
+
+_TITLE_COPY = re.compile(
+    r"\b(?:(?:free|fast|next[ -]day) (?:delivery|shipping)|(?:low|best|great|lowest) prices?|(?:top|high|"
+    r"premium) quality|must[ -]have|"
+    r"(?:great |perfect )?gift ideas?|buy (?:online|now|\d+ get \d+)|(?:hot|best|special|new) (?:deal|offer|"
+    r"trending|item)s?|"
+    r"best[ -]?sell(?:er|ing)|limited (?:time|offer)|on sale|\d+ ?% off|cash on delivery|new look|"
+    r"new(?! (?:york|england|zealand|orleans|mexico|world|potato|season))|"
+    r"now even \w+)(?!\w)"
+)
+
+
+def title_copy_spans(title: str) -> list[tuple[int, int]]:
+    """The spans of a normalised title that only sell: `best price`, `free delivery`."""
+    return [match.span() for match in _TITLE_COPY.finditer(lowered(title))]
 
 
 @dataclass(frozen=True)
@@ -102,37 +139,43 @@ class Copy:
 def split_copy(text: str) -> Copy:
     """Parts a normalised text, sentence by sentence, into facts and advertising.
 
-    A sentence that sells nothing stays whole. A sentence that sells and states facts is parted into clauses, of
+    A sentence that sells nothing stays whole. A sentence that sells and states facts is parted into clauses,
+    of
     which the factual ones stay; an enumeration (`made with durum wheat, salt and eggs`) is not torn apart. A
     sentence that only sells, and one that instructs a machine, is dropped.
     """
     factual: list[str] = []
     promotional: list[str] = []
     for sentence in _SENTENCE_END.split(text):
-        sentence = sentence.strip()
-        if not sentence:
-            continue
-        lower = lowered(sentence)
-        if _INSTRUCTION.search(lower):
-            promotional.append(sentence)
-        elif not _sells(lower):
-            factual.append(sentence.rstrip("!"))
-        elif not _states(lower):
-            promotional.append(sentence)
-        else:
-            _split_sentence(sentence, factual, promotional)
+        facts, selling = _split_sentence(sentence.strip())
+        factual += facts
+        promotional += selling
     return Copy(tuple(factual), tuple(promotional))
 
 
-def _split_sentence(sentence: str, factual: list[str], promotional: list[str]) -> None:
+@lru_cache(maxsize=16384)
+def _split_sentence(sentence: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The factual and the promotional parts of one sentence. Cached: advertising repeats across a "
+    "catalogue."""
+    lower = lowered(sentence)
+    if not any(map(str.isalnum, lower)):
+        return (), ()
+    if _INSTRUCTION.search(lower):
+        return (), (sentence,)
+    if not _sells(lower):
+        return (sentence.rstrip("!"),), ()
+    if not _states(lower):
+        return (), (sentence,)
     enumeration = _ENUMERATION.search(sentence)
     cut = enumeration.start() if enumeration else len(sentence)
-    clauses = [clause for clause in _CLAUSE_END.split(sentence[:cut]) if clause]
-    for clause in clauses:
+    factual: list[str] = []
+    promotional: list[str] = []
+    for clause in filter(None, _CLAUSE_END.split(sentence[:cut])):
         lower = lowered(clause)
         (promotional if _sells(lower) and not _states(lower) else factual).append(clause)
     if enumeration:
         factual.append(sentence[cut:].rstrip("!"))
+    return tuple(factual), tuple(promotional)
 
 
 def _sells(lower: str) -> bool:

@@ -12,7 +12,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION = "1"
-"""Part of every content-addressed key: raise it whenever a field of `CleanedAttributes` changes its meaning."""
+"""Part of every content-addressed key: raise it whenever a field of `CleanedAttributes` changes its "
+"meaning."""
 
 SizeUnit = Literal["g", "ml", "count", "cm"]
 
@@ -37,7 +38,8 @@ class Size(BaseModel):
 
     amount: float = Field(gt=0, description="Amount of one unit of the pack, in `unit`.")
     unit: SizeUnit = Field(
-        description="Canonical unit: g (mass; a bare oz counts as mass), ml (volume), count (pieces), cm (length)."
+        description="Canonical unit: g (mass; a bare oz counts as mass), ml (volume), count (pieces), cm "
+        "(length)."
     )
     count: int = Field(default=1, ge=1, description="How many such units a multipack holds; 1 if it is none.")
 
@@ -64,7 +66,8 @@ class CleanedAttributes(BaseModel):
     )
     tags: tuple[str, ...] = Field(
         default=(),
-        description="Other facts: claims such as cruelty-free, and the descriptive words of the title, lower case.",
+        description="Other facts: claims such as cruelty-free, and the descriptive words of the title, "
+        "lower case.",
     )
     format: str | None = Field(
         default=None, description="Form or state of the product, for example frozen, canned, sliced, spray."
@@ -88,7 +91,8 @@ class Unsupported:
 class Cleaning:
     """The result of cleaning one text.
 
-    `confidence` runs from 0 (nothing recognised) to 1; `source` names the kind of cleaner, so that a fallback can
+    `confidence` runs from 0 (nothing recognised) to 1; `source` names the kind of cleaner, so that a
+    fallback can
     be told from the cleaner that was asked for.
     """
 

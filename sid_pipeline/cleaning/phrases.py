@@ -1,6 +1,7 @@
 """Parts a title into phrases and finds its brand, ingredients and head noun.
 
-Belongs here: what needs the order of a title's words. The knowledge it uses comes from `lexicon` and `vocabulary`.
+Belongs here: what needs the order of a title's words. The knowledge it uses comes from `lexicon` and
+`vocabulary`.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sid_pipeline.cleaning.text import WORD, fold, stem
+from sid_pipeline.cleaning.text import WORD, fold, stem, word_set
 from sid_pipeline.cleaning.vocabulary import FORMATS, INGREDIENTS, SELLING_WORDS
 
 Span = tuple[int, int]
 
-_PREPOSITIONS = frozenset("with w in for from by without featuring at on per mit avec con sans to".split())
-_JOINERS = frozenset("and of the a an de du des la le el n et y und or &".split())
-_BREAK = re.compile(r"[,;:|/()\[\]{}+!\"\n\d]|\s-|-\s|\s–\s|–|—|\.\s|\s\*")
+_PREPOSITIONS = word_set("with w in for from by without featuring at on per mit avec con sans to")
+_JOINERS = word_set("and of the a an de du des la le el n et y und or &")
+_BREAK = re.compile(r"[,;:|/()\[\]{}+!\"\n\d]|\s-|-\s|[\u2013\u2014]|\.\s|\s\*")
 MAX_NGRAM = 3
 
 
@@ -75,7 +76,8 @@ def find_brand(
 ) -> tuple[str, list[Span]] | None:
     """The brand a title names, with the spans of all its mentions.
 
-    A brand at the start of the title comes first, then the longest anywhere; `leading_brands` count at the start only.
+    A brand at the start of the title comes first, then the longest anywhere; `leading_brands` count at the
+    start only.
     """
     keyed = [word for word in words if word.text not in ("and", "the")]
     keys = [word.key for word in keyed]
@@ -104,7 +106,8 @@ def _mentions(keyed: Sequence[Word], keys: Sequence[str], first: int, length: in
 
 
 def brand_keys(brand: str) -> dict[str, str]:
-    """The known brand of one row for `find_brand`: its key, also written as one word (`New Ray`, `newray`)."""
+    """The known brand of one row for `find_brand`: its key, also written as one word (`New Ray`, "
+    "`newray`)."""
     key = brand_key(brand)
     return {key: brand, key.replace(" ", ""): brand} if key else {}
 
@@ -115,7 +118,8 @@ def brand_key(brand: str) -> str:
 
 
 def find_ingredients(words: Sequence[Word], head: Word | None = None) -> list[tuple[str, list[Word]]]:
-    """Known ingredients in consecutive words, longest first at each place, none of them holding the head noun."""
+    """Known ingredients in consecutive words, longest first at each place, none of them holding the head "
+    "noun."""
     found: list[tuple[str, list[Word]]] = []
     i = 0
     while i < len(words):
@@ -139,54 +143,68 @@ class Head:
     score: float
 
 
-_UNFIT_HEADS = frozenset(
-    """pack set kit size flavor flavour variety style original count value assorted classic free ct piece box bag case bottle can
-    pouch jar tin tub tube plus large small medium big mini maxi regular xl xxl ready edition series gift light dark hot mild medium
-    black white red blue green pink yellow silver gold brown purple grey gray orange beige magenta cyan aqua blonde ivory clear
-    multicolor multicolour transparent assortment combo unit style type scent aroma fragrance protection care man woman kid pages
-    page""".split()
+QUALIFIERS = word_set(
+    """pack set kit size flavor flavour variety style original count value assorted classic free ct piece
+    case can pouch tin plus large small medium big mini maxi regular lge lrg sml med xl xxl ready
+    edition series gift dark hot mild month year ply stage not no never only assortment combo unit
+    type scent aroma fragrance protection care man woman kid pages page clear transparent multicolor
+    multicolour"""
 )
+_COLOURS = word_set(
+    """black white red blue green pink yellow silver gold brown purple grey gray orange beige magenta cyan
+    aqua blonde ivory"""
+)
+_UNFIT_HEADS = QUALIFIERS | _COLOURS
 """Words that end many titles and name no product; they are taken only when nothing better is there."""
 
-_SHAPES = frozenset(
-    """bar bite bit bunch strip nugget stick chip slice cup pod mix drink food blend piece chunk cube ring half heart puff roll cracker
-    wedge floret spear patty fillet breast thigh wing leg ball tender treat dinner meal entree snack cluster crumble crumb sheet bag
-    leaf seed powder paste oil sauce butter milk water juice spread filling topping gun case cover holder set stand cream cleaner
-    spray killer board machine tree game toy band pan lotion mask scrub wash brush cloth rack rings noodle soup salad jam""".split()
+_SHAPES = word_set(
+    """alternative substitute tray flake relief steak bar bite bit bunch strip nugget stick chip slice cup
+    pod mix drink food blend piece chunk cube ring
+    half heart puff roll cracker wedge floret spear patty fillet breast thigh wing leg ball tender
+    treat dinner meal entree snack cluster crumble crumb sheet bag leaf seed powder paste oil sauce
+    butter milk water juice spread filling topping gun case cover holder set stand cream cleaner spray
+    killer board machine tree game toy band pan lotion mask scrub wash brush cloth rack rings noodle
+    soup salad jam box bottle jar tube light"""
 )
 """Heads that say too little alone: they take the word before them along (`fish nuggets`, `coffee cups`)."""
 
-_PARTICIPLE = re.compile(r"(?<!se)(?<!we)(?<!fe)(?<!bre)(?<!shr)(?<!sp)ed$")
-_NOUN_FORMATS = frozenset(
-    """powder powders spray sprays gel wipe wipes tablet tablets capsule capsules caplets gummies gummy drops sachets pods foam mousse
-    lotion flakes cubes slices granules paste refill teabags mince puree""".split()
+# Participles and adjectives: marinated, resealable; but not seed, bread, vegetable.
+_ADJECTIVE = re.compile(r"(?<!se)(?<!we)(?<!fe)(?<!bre)(?<!shr)(?<!sp)ed$|(?<!veget)(?<!\bt)(?<!\bc)able$")
+_NOUN_FORMATS = word_set(
+    """liquid powder powders spray sprays gel wipe wipes tablet tablets capsule capsules caplets gummies
+    gummy drops sachets pods foam mousse lotion flakes cubes slices granules paste refill teabags
+    mince puree"""
 )
-_SECOND_HAND = 0.4
+# An ingredient in a later phrase, or at the end of a long one, names a variant: `Loaf Cake Chocolate`.
+_VARIANT = 0.5
 
 
 def find_head(
-    phrases: Sequence[Phrase], word_counts: dict[str, list[int]], types: dict[str, str], leaf_words: frozenset[str]
+    phrases: Sequence[Phrase],
+    word_counts: dict[str, list[int]],
+    types: dict[str, str],
+    leaf_words: frozenset[str],
 ) -> Head | None:
     """The head noun phrase of a title.
 
-    Each word is scored by how often the catalogue ends a first phrase with it, weighted by where it stands here: the
-    end of the first phrase is the usual place, a phrase led by a preposition the least likely. The best word then
+    Each word is scored by how often the catalogue ends a first phrase with it, weighted by where it stands
+    here: the
+    end of the first phrase is the usual place, a phrase led by a preposition the least likely. The best word
+    then
     takes with it the words before it that make a known compound (`olive oil`).
     """
     best: tuple[float, Phrase, int] | None = None
-    plain = 0
-    for phrase in phrases:
-        place = 0.1 if phrase.led_by else (1.0, 0.7, 0.5)[min(plain, 2)]
+    for number, phrase in enumerate(phrases):
+        place = 0.1 if phrase.led_by else (1.0, 0.7, 0.5)[min(number, 2)]
         last = len(phrase.words) - 1
         while last > 0 and _is_trailer(phrase.words[last]):
             last -= 1
         for i, word in enumerate(phrase.words):
             score = _headness(word, word_counts, leaf_words) * place * (1.0 if i == last else 0.45)
-            if plain and (word.key,) in INGREDIENTS:
-                score *= _SECOND_HAND
+            if (word.key,) in INGREDIENTS and (number or len(phrase.words) > 2):
+                score *= _VARIANT
             if score > 0 and (best is None or score > best[0]):
                 best = (score, phrase, i)
-        plain += 1
     if best is None:
         return None
     score, phrase, i = best
@@ -208,10 +226,10 @@ def _headness(word: Word, word_counts: dict[str, list[int]], leaf_words: frozens
     if len(text) < 2 or text in _JOINERS or not text.replace("'", "").isalpha():
         return 0.0
     total, ends = word_counts.get(word.key, (0, 0))
-    score = (ends + 0.5) / (total + 2.0)
+    score = (ends + 0.5) / (total + 3.0)
     if word.key in leaf_words:
         score += 0.6 * (1.0 - score)
-    elif _PARTICIPLE.search(text):
+    elif _ADJECTIVE.search(text):
         score *= 0.3
     if word.key in _UNFIT_HEADS or text in SELLING_WORDS:
         score *= 0.2
@@ -235,7 +253,8 @@ def _is_trailer(word: Word) -> bool:
 
 
 def descriptive_runs(phrases: Sequence[Phrase], used: set[int]) -> list[str]:
-    """The words of a title that no other attribute took, as phrases in their order; `used` holds word starts."""
+    """The words of a title that no other attribute took, as phrases in their order; `used` holds word "
+    "starts."""
     runs: list[str] = []
     for phrase in phrases:
         run: list[str] = []

@@ -6,21 +6,24 @@ Belongs here: the order in which the extractors read one product and how they sh
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from sid_pipeline.cleaning.evidence import Evidence, verify
-from sid_pipeline.cleaning.ingredients import MAX_INGREDIENTS, stated_ingredients
+from sid_pipeline.cleaning.ingredients import MAX_INGREDIENTS, is_ingredient_list, stated_ingredients
 from sid_pipeline.cleaning.lexicon import MAX_BRAND_WORDS, Lexicon, is_placeholder
 from sid_pipeline.cleaning.markup import (
     MAX_DESCRIPTION_CHARS,
     MAX_TITLE_CHARS,
     split_copy,
     strip_markup,
+    title_copy_spans,
 )
 from sid_pipeline.cleaning.model import SCHEMA_VERSION, CleanedAttributes, Cleaning, ProductText, Unsupported
 from sid_pipeline.cleaning.phrases import (
     Head,
     Phrase,
     Word,
+    brand_key,
     brand_keys,
     descriptive_runs,
     find_brand,
@@ -30,15 +33,16 @@ from sid_pipeline.cleaning.phrases import (
     title_words,
 )
 from sid_pipeline.cleaning.sizes import SizeReading, read_size
-from sid_pipeline.cleaning.tags import Claims, may_claim, read_audience, read_claims
-from sid_pipeline.cleaning.text import WORD, lowered
+from sid_pipeline.cleaning.tags import Claims, read_audience, read_claims
+from sid_pipeline.cleaning.text import WORD, lowered, word_set
 from sid_pipeline.cleaning.vocabulary import FORMATS
 
 RULES_VERSION = "1"
 """Part of the cleaner's id: raise it with every change of rules or vocabulary that can change a result."""
 
 MAX_TAGS = 8
-_WEAK_HEAD = 0.12
+_WEAK_HEAD = 0.18
+_STRONG_HEAD = 0.5
 _NO_READING = SizeReading(None, ())
 
 
@@ -63,7 +67,7 @@ class RulesCleaner:
     def _clean_one(self, text: ProductText) -> Cleaning:
         title = strip_markup(text.title[:MAX_TITLE_CHARS]).replace("\n", ", ")
         description = strip_markup(text.description[:MAX_DESCRIPTION_CHARS]) if text.description else ""
-        size_field = strip_markup(text.size[:MAX_TITLE_CHARS]).replace("\n", " ") if text.size else ""
+        size_field = _field(text.size) if text.size else ""
         facts = split_copy(description).factual if description else ()
         dropped: list[Unsupported] = []
 
@@ -73,10 +77,14 @@ class RulesCleaner:
         if size is None:
             for source, reading in ((size_field, in_field), (title, in_title)):
                 if reading.problem or (source and source == size_field):
-                    dropped.append(Unsupported("size", source, reading.problem or "no amount with a known unit"))
+                    dropped.append(
+                        Unsupported("size", source, reading.problem or "no amount with a known unit")
+                    )
 
-        title_claims, copy_claims = read_claims(title), read_claims("\n".join(filter(may_claim, facts)))
-        claims = _merge_claims(title_claims, copy_claims)
+        title_claims = read_claims(title)
+        claims = _merge_claims(
+            [title_claims, *(read_claims(fact) for fact in facts if not is_ingredient_list(fact))]
+        )
         dropped += [Unsupported("dietary_tags", tag, "the text denies it") for tag in claims.denied]
 
         audience, audience_spans = read_audience(title)
@@ -86,13 +94,19 @@ class RulesCleaner:
         if brand_problem:
             dropped.append(brand_problem)
 
-        masked = [*in_title.spans, *title_claims.spans, *audience_spans, *brand_spans]
+        masked = [
+            *in_title.spans,
+            *title_claims.spans,
+            *audience_spans,
+            *brand_spans,
+            *title_copy_spans(title),
+        ]
         phrases = split_phrases(title, words, masked)
         head = self._head(phrases)
         type_words: Sequence[Word] = head.words if head else ()
         if (head is None or head.score < _WEAK_HEAD) and facts:
             from_copy = self._head_of_copy(facts)
-            if from_copy is not None and (head is None or from_copy.score > 2 * head.score):
+            if from_copy is not None:
                 head, type_words = from_copy, ()
 
         used = {word.start for word in type_words}
@@ -112,7 +126,9 @@ class RulesCleaner:
             brand=brand,
             key_ingredients=tuple(ingredients)[:MAX_INGREDIENTS],
             dietary_tags=claims.dietary,
-            tags=tuple(dict.fromkeys((*claims.other, *runs)))[:MAX_TAGS],
+            tags=tuple(tag for tag in dict.fromkeys((*claims.other, *runs)) if tag not in ingredients)[
+                :MAX_TAGS
+            ],
             format=product_format,
             size=size,
             audience=audience,
@@ -128,14 +144,14 @@ class RulesCleaner:
         self, field: str | None, title: str, words: Sequence[Word]
     ) -> tuple[str | None, list[tuple[int, int]], Unsupported | None]:
         """The brand, where it stands in the title, and the field that named none."""
-        brand = strip_markup(field[:MAX_TITLE_CHARS]).replace("\n", " ") if field else ""
+        brand = _field(field) if field else ""
         problem = None
         if brand and is_placeholder(brand):
             problem = Unsupported("brand", brand, "a placeholder, not a brand")
             brand = ""
         if brand:
             found = find_brand(words, brand_keys(brand), {}, MAX_BRAND_WORDS)
-            return brand, found[1] if found else [], None
+            return self._lexicon.spellings.get(brand_key(brand), brand), found[1] if found else [], None
         found = find_brand(words, self._lexicon.brands, self._lexicon.leading_brands, MAX_BRAND_WORDS)
         return (found[0], found[1], problem) if found else (None, [], problem)
 
@@ -149,17 +165,26 @@ class RulesCleaner:
         for fact in facts[:2]:
             words = title_words(fact)[:25]
             head = self._head(split_phrases(fact, words, [*read_size(fact).spans, *read_claims(fact).spans]))
-            if head is not None:
+            if head is not None and head.score >= _STRONG_HEAD:
                 heads.append(head)
         return max(heads, key=lambda head: head.score, default=None)
 
 
-def _merge_claims(one: Claims, other: Claims) -> Claims:
-    denied = tuple(dict.fromkeys((*one.denied, *other.denied)))
+@lru_cache(maxsize=8192)
+def _field(value: str) -> str:
+    """A short field without markup, on one line. Cached: brands and sizes repeat."""
+    return strip_markup(value[:MAX_TITLE_CHARS]).replace("\n", " ")
+
+
+def _merge_claims(claims: Sequence[Claims]) -> Claims:
+    """The claims of all parts of a text; what one part denies, none claims."""
+    denied = dict.fromkeys(tag for claim in claims for tag in claim.denied)
+    dietary = dict.fromkeys(tag for claim in claims for tag in claim.dietary)
+    other = dict.fromkeys(tag for claim in claims for tag in claim.other)
     return Claims(
-        dietary=tuple(tag for tag in dict.fromkeys((*one.dietary, *other.dietary)) if tag not in denied),
-        other=tuple(tag for tag in dict.fromkeys((*one.other, *other.other)) if tag not in denied),
-        denied=denied,
+        dietary=tuple(tag for tag in dietary if tag not in denied),
+        other=tuple(tag for tag in other if tag not in denied),
+        denied=tuple(denied),
     )
 
 
@@ -188,16 +213,25 @@ def _format(
                 if word not in type_words:
                     starts.add(word.start)
     if first is None:
-        for fact in facts[:4]:
-            for word in WORD.findall(lowered(fact)):
-                canonical = FORMATS.get(word)
-                if canonical and canonical not in ("fresh", "whole"):
-                    return canonical, starts
+        for fact in facts:
+            stated = _stated_format(fact)
+            if stated:
+                return stated, starts
     return first, starts
 
 
+_STATED_FORMATS = word_set("frozen canned tinned freeze-dried tablets capsules sachets teabags aerosol")
+
+
+@lru_cache(maxsize=16384)
+def _stated_format(fact: str) -> str | None:
+    """The form a description names: only words that cannot mean a serving suggestion (`ready to slice`)."""
+    return next((FORMATS[word] for word in WORD.findall(lowered(fact)) if word in _STATED_FORMATS), None)
+
+
 def _confidence(attributes: CleanedAttributes, head: Head | None, words: int, unexplained: int) -> float:
-    """How much of the title was understood: the certainty of the type, and the share of words with a meaning."""
+    """How much of the title was understood: the certainty of the type, and the share of words with a "
+    "meaning."""
     certainty = min(1.0, head.score / 0.6) if head and attributes.product_type else 0.0
     explained = 1.0 - min(unexplained, words) / words if words else 0.0
     return round(0.7 * certainty + 0.3 * explained, 3)

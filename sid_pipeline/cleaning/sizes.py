@@ -1,6 +1,7 @@
 """Reads package sizes and multipacks into canonical units.
 
-Belongs here: notations of amounts. Amounts that are no package size (strengths such as `200 mg`, nutrition such as
+Belongs here: notations of amounts. Amounts that are no package size (strengths such as `200 mg`, nutrition
+such as
 `7 g protein`, ranges, width x height) are recognised in order to be left out.
 """
 
@@ -8,9 +9,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sid_pipeline.cleaning.model import Size, SizeUnit
-from sid_pipeline.cleaning.text import lowered
+from sid_pipeline.cleaning.text import lowered, word_set
 
 # Factor to the canonical unit. US customary measures: the pint is 473 ml, the gallon 3,785 ml.
 _MEASURES: dict[str, tuple[SizeUnit, float]] = {}
@@ -37,21 +39,26 @@ for _names, _unit, _factor in [
         _MEASURES[_name] = (_unit, _factor)  # type: ignore[assignment]
 
 # Pieces that together make up the stated mass or volume: `24 tea bags 48 g` holds 48 g.
-_PIECES = (
-    "ct cnt count counts pc pcs piece pieces each ea unit units nos tablet tablets tabs tab capsule capsules caps softgel "
-    "softgels gummies caplets lozenges sheet sheets roll rolls wipe wipes sachet sachets slice slices pad pads load "
-    "loads wash washes stick sticks pods eggs egg pairs pair candles pkg pods tampons diapers nappies refills towels "
-    "swabs patches filters"
-).split()
+_PIECES = word_set(
+    "ct cnt count counts pc pcs piece pieces each ea unit units nos tablet tablets tabs tab capsule "
+    "capsules caps softgel "
+    "softgels gummies caplets lozenges sheet sheets roll rolls wipe wipes sachet sachets slice slices pad "
+    "pads load "
+    "loads wash washes stick sticks pods eggs egg pairs pair candles pkg pods tampons diapers nappies "
+    "refills towels "
+    "swabs patches filters cubes balls"
+)
 # Packages that each hold the stated mass or volume: `4 cans 400 g` holds 4 x 400 g.
-_PACKAGES = (
-    "pack packs pk pks pkt pkts packet packets can cans bottle bottles pouch pouches carton cartons jar jars tin tins "
+_PACKAGES = word_set(
+    "pack packs pk pks pkt pkts packet packets can cans bottle bottles pouch pouches carton cartons jar "
+    "jars tin tins "
     "box boxes cup cups pot pots tub tubs tube tubes"
-).split()
+)
 _BAGS = ("tea bags", "teabags", "bags", "bag")
 
 _NUMBER_WORDS = {
-    "half": 0.5, "one": 1, "single": 1, "two": 2, "twin": 2, "double": 2, "duo": 2, "three": 3, "triple": 3, "trio": 3,
+    "half": 0.5, "one": 1, "single": 1, "two": 2, "twin": 2, "double": 2, "duo": 2, "three": 3, "triple": 3,
+    "trio": 3,
     "four": 4, "quad": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "twelve": 12,
 }  # fmt: skip
 
@@ -71,27 +78,32 @@ _QUANTITY = re.compile(
     _BEFORE
     + rf"(?:"
     # pack of 6, box of 24, set of 3, 2 dozen, dozen
-    rf"(?P<of>(?:pack|box|case|set|bundle|carton|pkt|tray|bag|multipack)s?[ -]of[ -](?P<of_n>\d+|{'|'.join(_NUMBER_WORDS)}))(?!\w| ?[x*] ?\d)"
+    rf"(?P<of>(?:pack|box|case|set|bundle|carton|pkt|tray|bag|multipack)s?[ -]of[ -](?P<of_n>\d+|"
+    rf"{'|'.join(_NUMBER_WORDS)}))(?!\w| ?[x*] ?\d)"
     rf"|(?:(?P<dozen_n>\d+|half a|half)[ -]?)?(?P<dozen>dozen)(?!\w)"
     rf"|(?P<word>{'|'.join(_NUMBER_WORDS)})[ -](?P<word_unit>packs?|pk)(?!\w)"
     rf"|(?P<half>half)[ -](?P<half_unit>gallon|gal|pound|lb|pint|kilo|litre|liter)(?!\w)"
     # 6 x 330 ml, 6x330ml, 6 x 4 x 100 g, 12/330ml
-    rf"|(?:(?P<outer>\d{{1,2}}) ?[x*] ?)?(?P<times>\d{{1,3}})(?: ?(?:{_COUNT}))? ?(?:[x*]|/(?=\d{{3}}|\d+\.)) ?"
+    rf"|(?:(?P<outer>\d{{1,2}}) ?[x*] ?)?(?P<times>\d{{1,3}})(?: ?(?:{_COUNT}))? ?(?:[x*]|/(?=\d{{3}}|"
+    rf"\d+\.)) ?"
     rf"(?P<times_n>{_NUMBER})[ -]?(?P<times_unit>{_MEASURE}|\"|{_COUNT})(?![\w%])\.?"
     # 12 - 12 fl oz cans, 4-3.5 oz cups: no ascending range, so a number of packages
     rf"|(?P<dash>\d{{1,2}}) ?- ?(?P<dash_n>{_NUMBER})[ -]?(?P<dash_unit>fl\.? ?oz|oz|ml|g)\b\.?"
     # 330 ml x 6
-    rf"|(?P<each_n>{_NUMBER})[ -]?(?P<each_unit>{_MEASURE}) ?[x*] ?(?P<each>\d{{1,3}})(?: ?(?:{_COUNT}))?(?!\w)(?! ?(?:{_MEASURE})\b)"
+    rf"|(?P<each_n>{_NUMBER})[ -]?(?P<each_unit>{_MEASURE}) ?[x*] ?(?P<each>\d{{1,3}})(?: ?(?:{_COUNT}))?"
+    rf"(?!\w)(?! ?(?:{_MEASURE})\b)"
     # 1 lb 4 oz
     rf"|(?P<lb>\d+)[ -]?lbs?\.?,? (?P<lb_oz>\d+(?:\.\d+)?)[ -]?oz\.?(?!\w)"
     # 500 g, 1,5 L, 12 oz, 4pk, 12 ct
     rf"|(?P<n>{_NUMBER})[ -]?(?P<unit>{_MEASURE}|\"|{_COUNT})(?![\w%])(?!'\w)\.?"
+    rf"|^(?P<single>each)$"
     rf"|[x*] ?(?P<x_n>\d{{1,3}})(?![\w.,])"
     rf")",
 )  # fmt: skip
 
 _RANGE = re.compile(
-    _BEFORE + rf"(?:{_NUMBER}) ?(?:{_MEASURE}|{_COUNT})? ?(?:-|to|~) ?(?:{_NUMBER}) ?(?:{_MEASURE}|{_COUNT})(?!\w)",
+    _BEFORE
+    + rf"(?:{_NUMBER}) ?(?:{_MEASURE}|{_COUNT})? ?(?:-|to|~) ?(?:{_NUMBER}) ?(?:{_MEASURE}|{_COUNT})(?!\w)",
 )
 _LENGTHS = r"cms?|mm|m|inch(?:es)?|in\.?|ft|feet|px|pixels?|dpi|\"|'"
 _DIMENSIONS = re.compile(
@@ -100,15 +112,27 @@ _DIMENSIONS = re.compile(
 )  # fmt: skip
 # Masses and volumes that are no package size.
 _STRENGTH = re.compile(
-    _BEFORE + rf"(?:{_NUMBER}) ?-?(?:mg|mcg|µg|μg|iu|mah|gb|tb|mb|kb|ghz|mhz|hz|w|kw|v|watts?|volts?|dpi|rpm|mbit/s|gbit/s)(?!\w)"
-    rf"|(?:{_NUMBER}) ?g (?:of )?(?:whey |net |plant |total |added |dietary |trans |saturated )?(?:protein|carbs?|carbohydrates?|fat|sugars?|fib(?:er|re)|salt)\b"
-    rf"|(?:{_NUMBER}) ?(?:g|ml|mg|kcal|cal|calories) ?(?:per|/) ?(?:serving|100|portion|day|piece|bar|unit)\b",
+    _BEFORE + rf"(?:{_NUMBER}) ?-?(?:mg|mcg|µg|μg|iu|mah|gb|tb|mb|kb|ghz|mhz|hz|w|kw|v|watts?|volts?|dpi|"
+        rf"rpm|mbit/s|gbit/s)(?!\w)"
+    rf"|(?:{_NUMBER}) ?g (?:of )?(?:whey |net |plant |total |added |dietary |trans |saturated )?(?:protein|"
+    rf"carbs?|carbohydrates?|fat|sugars?|fib(?:er|re)|salt)\b"
+    rf"|(?:{_NUMBER}) ?(?:g|ml|mg|kcal|cal|calories) ?(?:per|/) ?(?:serving|100|portion|day|piece|bar|"
+    rf"unit)\b",
 )  # fmt: skip
+
+
+# Pattern, signs without which it cannot match, and why an amount it takes is no size.
+_NO_SIZES = (
+    (_STRENGTH, ("",), None),
+    (_DIMENSIONS, ("x", "*"), None),
+    (_RANGE, ("-", "to", "~"), "a range, not one amount"),
+)
 
 
 @dataclass(frozen=True)
 class SizeReading:
-    """What was read from one text: the size, the spans that are amounts of any kind, and why there is no size."""
+    """What was read from one text: the size, the spans that are amounts of any kind, and why there is no "
+    "size."""
 
     size: Size | None
     spans: tuple[tuple[int, int], ...]
@@ -125,11 +149,14 @@ class _Quantity:
     ounces: bool = False
 
 
+@lru_cache(maxsize=4096)
 def read_size(text: str) -> SizeReading:
     """Reads the package size in a normalised text such as a title or a size field.
 
-    One measure (g or ml) and at most one number of packages give the size. Mass and volume outrank pieces, pieces
-    outrank lengths. Equal amounts in two systems (`12 oz (340 g)`) are one, the metric one; different amounts of
+    One measure (g or ml) and at most one number of packages give the size. Mass and volume outrank pieces,
+    pieces
+    outrank lengths. Equal amounts in two systems (`12 oz (340 g)`) are one, the metric one; different
+    amounts of
     the same dimension (a bundle, a range) give no size and a `problem`.
     """
     text = lowered(text)
@@ -138,7 +165,9 @@ def read_size(text: str) -> SizeReading:
     spans: list[tuple[int, int]] = []
     problem: str | None = None
     masked = text
-    for pattern, reason in ((_STRENGTH, None), (_DIMENSIONS, None), (_RANGE, "a range, not one amount")):
+    for pattern, signs, reason in _NO_SIZES:
+        if not any(sign in masked for sign in signs):
+            continue
         for match in pattern.finditer(masked):
             if pattern is _RANGE and not _is_range(match.group()):
                 continue
@@ -163,7 +192,9 @@ def _is_bundle(text: str, spans: list[tuple[int, int]]) -> bool:
     return plus >= 0 and any(end <= plus for _, end in spans) and any(start > plus for start, _ in spans)
 
 
-_HAS_AMOUNT = re.compile(r"\d|\bhalf\b|\bdozen\b|\b(?:twin|single|double|duo|triple|two|three|four|six|eight)[ -]pack")
+_HAS_AMOUNT = re.compile(
+    r"\d|^each$|\bhalf\b|\bdozen\b|\b(?:twin|single|double|duo|triple|two|three|four|six|eight)[ -]pack"
+)
 _RANGE_PARTS = re.compile(rf"({_NUMBER}).*?(?:-|to|~) ?({_NUMBER})")
 
 
@@ -174,7 +205,8 @@ def _is_range(text: str) -> bool:
 
 
 def _number(digits: str, unit: str) -> float:
-    """The value of a written number. A comma or dot before three digits is read by what the unit makes plausible."""
+    """The value of a written number. A comma or dot before three digits is read by what the unit makes "
+    "plausible."""
     if "/" in digits:
         whole, _, fraction = digits.rpartition(" ")
         numerator, denominator = fraction.split("/")
@@ -187,7 +219,7 @@ def _number(digits: str, unit: str) -> float:
     return float(digits.replace(",", "."))
 
 
-_SMALL_UNITS = frozenset("g gm gms gr gram grams ml mls mm".split())
+_SMALL_UNITS = word_set("g gm gms gr gram grams ml mls mm")
 
 
 def _unit_key(unit: str) -> str:
@@ -231,6 +263,8 @@ def _quantity(match: re.Match[str]) -> _Quantity | None:
         return _measure(_number(part("each_n"), part("each_unit")), part("each_unit"), int(part("each")))
     if part("lb"):
         return _measure(float(part("lb")) * 16 + float(part("lb_oz")), "oz")
+    if part("single"):
+        return _measure(1.0, "ct")
     if part("x_n"):
         count = int(part("x_n"))
         return _Quantity(float(count), "count", 1, package=True, bare=True) if count > 0 else None
@@ -264,6 +298,9 @@ def _combine(found: list[_Quantity]) -> tuple[Size | None, str | None]:
         return Size(amount=inner[0].amount, unit="count", count=count), None
     if outer:
         return Size(amount=outer[0].amount, unit="count", count=outer[0].count), None
+    bare = [quantity for quantity in found if quantity.bare]
+    if len(bare) == 1 and len(found) == 1:
+        return Size(amount=bare[0].amount, unit="count", count=1), None
     lengths = {quantity.amount: quantity for quantity in found if quantity.unit == "cm"}
     if len(lengths) == 1:
         length = next(iter(lengths.values()))

@@ -131,6 +131,7 @@ class Report:
             for entry in self.data["population"]["levels"]:
                 out[f"usage_l{entry['level']}"] = float(entry["usage"])
                 out[f"perplexity_l{entry['level']}"] = float(entry["perplexity"])
+                out[f"gini_l{entry['level']}"] = float(entry["gini"])
         different = self.data["different_texts"]["items"]
         return {**out, "items_same_sid_different_text": float(different)}
 
@@ -595,7 +596,8 @@ def shown(figure: Figure, picked: Any) -> str:
         return f"{100 * value:.1f} %"
     if isinstance(picked, int) or abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 20 else f"{value:.3f}"
+    # Adding 0.0 turns a rounded -0.0 into 0.0.
+    return f"{value:.1f}" if abs(value) >= 20 else f"{round(value, 3) + 0.0:.3f}"
 
 
 def interval(figure: Figure, picked: Any) -> str:

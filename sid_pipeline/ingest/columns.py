@@ -28,7 +28,7 @@ class Field:
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """Names of its columns in the raw frame; several are `category_0`, `category_1`, ... from the root."""
+        """Names of its columns in the raw frame; several are `category_0` (the root's), `category_1`, ..."""
         if len(self.columns) < 2:
             return (self.name,)[: len(self.columns)]
         return tuple(f"{self.name}_{level}" for level in range(len(self.columns)))
@@ -36,14 +36,15 @@ class Field:
 
 def product_fields(columns: ColumnMap) -> tuple[Field, ...]:
     """The fields of a product source in table order. An empty name leaves an optional field out."""
-    return _fields(
-        columns, required=("product_id", "title"), optional=("brand", "size", "description", "price")
-    ) + (Field("category", _names(columns.category), explicit="category" in columns.model_fields_set),)
+    return (
+        *_fields(columns, ("product_id", "title"), ("brand", "size", "description", "price")),
+        Field("category", _names(columns.category), explicit="category" in columns.model_fields_set),
+    )
 
 
 def offer_fields(columns: OfferColumnMap) -> tuple[Field, ...]:
     """The fields of an offers source."""
-    return _fields(columns, required=("product_id", "retailer_id"), optional=("available", "popularity"))
+    return _fields(columns, ("product_id", "retailer_id"), ("available", "popularity"))
 
 
 def _fields(

@@ -1,7 +1,7 @@
 """From judged rows to accepted and rejected ones: what products and offers have in common.
 
-What belongs here: applying rules in order, the rule that a key occurs once, and the bookkeeping by which no row
-vanishes. What does not: the rules of one table.
+What belongs here: applying rules in order, the rule that a key occurs once, and the bookkeeping by which no
+row vanishes. What does not: the rules of one table.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Ingested:
 
     accepted: the columns of the table, without `snapshot`.
     rejected: the columns of rejected_products, without `snapshot`.
-    ignored: values of accepted rows that could not be used and were left out: source_file, source_row, product_id,
-        column, value, message.
+    ignored: values of accepted rows that could not be used and were left out: source_file, source_row,
+        product_id, column, value, message.
     source_rows: data rows of the source.
     """
 
@@ -74,7 +74,7 @@ def id_rules(name: str) -> tuple[Rule, Rule]:
 
 
 def ignored_value(name: str, given: Column, read: Column, fault: str) -> Column:
-    """`ignored_NAME`: the text as given where it is not blank and could not be read, with what is wrong with it."""
+    """`ignored_NAME`: column, value and message where the given text is not blank and could not be read."""
     from pyspark.sql import functions as F
 
     message = f"the {name} {fault}: it was left out."
@@ -83,7 +83,7 @@ def ignored_value(name: str, given: Column, read: Column, fault: str) -> Column:
 
 
 def judge(rows: DataFrame, rules: Sequence[Rule]) -> DataFrame:
-    """Add `rule` and `message`, null for a row that breaks none; bytes that are no text come before all rules."""
+    """Add `rule` and `message`, null for a row that breaks none; bytes that are no text come first."""
     from pyspark.sql import functions as F
 
     no_text = Rule(
@@ -103,7 +103,7 @@ def judge(rows: DataFrame, rules: Sequence[Rule]) -> DataFrame:
 def settle(
     spark: SparkSession, raw: RawFrame, judged: DataFrame, table: TableSpec, ignorable: Sequence[str]
 ) -> Ingested:
-    """Split judged rows; of several good rows with one key the first by (source_file, source_row) is accepted.
+    """Split judged rows; of good rows with one key the first by (source_file, source_row) is accepted.
 
     Args:
         judged: the table's columns, source_file, source_row, raw, rule, message and `ignored_NAME` columns.
@@ -121,8 +121,8 @@ def settle(
         )
         key = F.concat_ws(", ", *table.key)
         message = F.format_string(
-            f"{', '.join(table.key)} '%s' was already given by row %d of %s: remove the repeat, or give it an id of "
-            "its own.",
+            f"{', '.join(table.key)} '%s' was already given by row %d of %s: remove the repeat, or give it "
+            "an id of its own.",
             key,
             "first_row",
             "first_file",

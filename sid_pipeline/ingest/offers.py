@@ -24,10 +24,10 @@ def read_offers(
 ) -> Ingested:
     """Read and judge the offers at `location`.
 
-    A row is rejected for, in this order: bytes that are no text, no product_id or retailer_id or a control character
-    in it, a product that is not among `product_ids`, an earlier accepted offer of the same product and retailer.
-    A blank `available` is true and a blank `popularity` 0, as where the source has no such column; so are values
-    that cannot be read, which are listed in `ignored`.
+    A row is rejected for, in this order: bytes that are no text, no product_id or retailer_id or a control
+    character in it, a product that is not among `product_ids`, an earlier accepted offer of the same product
+    and retailer. A blank `available` is true and a blank `popularity` 0, as where the source has no such
+    column; so are values that cannot be read, which are listed in `ignored`.
 
     Args:
         spool: a folder for CSV and JSON Lines on their way to Spark; it must outlive the frames.
@@ -42,7 +42,7 @@ def read_offers(
 
 
 def judged_offers(raw: DataFrame, product_ids: DataFrame) -> DataFrame:
-    """The columns of OFFERS without `snapshot`, with the row's place, `rule`, `message` and `raw`."""
+    """Every row of a raw frame as OFFERS has it, without `snapshot`, with `rule`, `message` and `raw`."""
     from pyspark.sql import functions as F
 
     available, popularity = slot(raw, "available"), slot(raw, "popularity")

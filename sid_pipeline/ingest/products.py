@@ -26,10 +26,10 @@ HASHED = ("title", "brand", "size", "description")
 def read_products(spark: SparkSession, source: SourceSettings, location: str, spool: Path) -> Ingested:
     """Read and judge the products at `location`.
 
-    A row is rejected for, in this order: bytes that are no text, no product_id, a control character in it, a blank
-    title, a title above `max_title_chars`, a product_id that an earlier accepted row has. The product_id is only
-    trimmed; the title is folded (see `text.folded`); brand, size and description are trimmed; text is in Unicode's
-    NFC. A price that is no number is null and listed in `ignored`.
+    A row is rejected for, in this order: bytes that are no text, no product_id, a control character in it, a
+    blank title, a title above `max_title_chars`, a product_id that an earlier accepted row has. The
+    product_id is only trimmed; the title is folded (see `text.folded`); brand, size and description are
+    trimmed; text is in Unicode's NFC. A price that is no number is null and listed in `ignored`.
 
     Args:
         spool: a folder for CSV and JSON Lines on their way to Spark; it must outlive the frames.
@@ -42,7 +42,7 @@ def read_products(spark: SparkSession, source: SourceSettings, location: str, sp
 
 
 def judged_products(raw: DataFrame, source: SourceSettings) -> DataFrame:
-    """The columns of PRODUCTS without `snapshot`, with `rule`, `message` and `raw`, for every row of a raw frame."""
+    """Every row of a raw frame as PRODUCTS has it, without `snapshot`, with `rule`, `message` and `raw`."""
     from pyspark.sql import functions as F
 
     levels = sorted((name for name in raw.columns if name.startswith("category_")), key=lambda n: int(n[9:]))
@@ -59,8 +59,8 @@ def judged_products(raw: DataFrame, source: SourceSettings) -> DataFrame:
             "title_too_long",
             length > source.max_title_chars,
             F.format_string(
-                f"the title has %d characters, allowed are {source.max_title_chars}: shorten it, or raise [source] "
-                "max_title_chars.",
+                f"the title has %d characters, allowed are {source.max_title_chars}: shorten it, or raise "
+                "[source] max_title_chars.",
                 length,
             ),
         ),

@@ -1,15 +1,15 @@
 """From a location to one raw Spark frame of text columns, whatever the format.
 
-CSV and JSON Lines are read by Python on the driver, because only there a bad row can be told from its neighbours
-and named by its number; what is good goes in batches into a Parquet spool that Spark reads. Parquet and Delta are
-read by Spark itself. What does not belong here: rules about products or offers.
+CSV and JSON Lines are read by Python on the driver, because only there a bad row can be told from its
+neighbours and named by its number; what is good goes in batches into a Parquet spool that Spark reads.
+Parquet and Delta are read by Spark itself. What does not belong here: rules about products or offers.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -49,9 +49,9 @@ EXACT_FLOAT = 2**53
 class RawFrame:
     """A source's rows as text, before any rule about their meaning.
 
-    frame: source_file, source_row, raw (the row as it came, at most 2,000 characters), bad_text (names of columns
-        whose bytes are no text; null or empty where all are), and one text column per slot of the fields that the
-        source has; `category` may be array<string>.
+    frame: source_file, source_row, raw (the row as it came, at most 2,000 characters), bad_text (names of
+        columns whose bytes are no text; null or empty where all are), and one text column per slot of the
+        fields that the source has.
     unparsable: source_file, source_row, product_id, rule, message, raw of rows that could not be read at all.
     rows: data rows of the source, both kinds together.
     """
@@ -73,8 +73,8 @@ def read_raw(
 
     Args:
         fields: what is wanted of it.
-        spool: folder that `kind`/ is written under for CSV and JSON Lines; Spark must be able to read it, and it
-            must stay until the frame has been used.
+        spool: folder that `kind`/ is written under for CSV and JSON Lines; Spark must be able to read it, and
+            it must stay until the frame has been used.
         kind: `products` or `offers`, which names the settings in messages.
 
     Raises:
@@ -99,7 +99,7 @@ def read_raw(
     return raw
 
 
-# --- CSV and JSON Lines: Python on the driver ---------------------------------------------------------------------
+# --- CSV and JSON Lines: Python on the driver ---
 
 
 class SpoolWriter:
@@ -145,7 +145,7 @@ class SpoolWriter:
 def _spool(
     source: Source, settings: SourceSettings, fields: Sequence[Field], folder: Path, section: str
 ) -> int:
-    """Write good rows to folder/rows and faulty ones to folder/unparsable; return how many there were of both."""
+    """Write good rows to folder/rows, faulty ones to folder/unparsable; return the number of both."""
     import pyarrow as pa
 
     shutil.rmtree(folder, ignore_errors=True)
@@ -186,7 +186,7 @@ def _slots(fields: Sequence[Field]) -> list[str]:
 def records(
     source: Source, file: SourceFile, settings: SourceSettings, fields: Sequence[Field], section: str
 ) -> Iterator[Record]:
-    """The data rows of one CSV or JSON Lines file; a good row's values are those of the fields' slots, in order.
+    """The data rows of one CSV or JSON Lines file; a good row's values are the fields' slots, in order.
 
     Raises:
         InputError: a needed column is missing, or the header or the compression is broken.
@@ -244,7 +244,7 @@ def _json_records(
         resolve(fields, sorted(seen), where, section)
 
 
-# --- Parquet and Delta: Spark -------------------------------------------------------------------------------------
+# --- Parquet and Delta: Spark ---
 
 
 def _read_parquet(spark: SparkSession, source: Source, fields: Sequence[Field], section: str) -> RawFrame:
@@ -331,23 +331,19 @@ def _text_frame(
     )
 
 
-def _nfc() -> Callable[[Column], Column]:
+def _nfc() -> Any:
+    import pyarrow as pa
     from pyspark.sql import functions as F
 
     # Nested, so that it is pickled whole and executors need not have the project installed.
-    def normalise(text: pa.Array) -> pa.Array:
+    def normalise(text: Any) -> Any:
         import pyarrow.compute as pc
 
         return pc.utf8_normalize(text, form="NFC")
 
-    normalise.__annotations__ = {"text": _arrow_array(), "return": _arrow_array()}
-    return F.arrow_udf(normalise, "string")
-
-
-def _arrow_array() -> type:
-    import pyarrow as pa
-
-    return pa.Array
+    # The types tell Spark which kind of function it is; as text they could not be found at run time.
+    normalise.__annotations__ = {"text": pa.Array, "return": pa.Array}
+    return F.arrow_udf(normalise, "string")  # type: ignore[call-overload]
 
 
 def _as_text(frame: DataFrame, name: str, slot: str, where: str) -> Column:
@@ -362,11 +358,13 @@ def _as_text(frame: DataFrame, name: str, slot: str, where: str) -> Column:
     kind = frame.schema[name].dataType
     column = F.col(f"`{name.replace('`', '``')}`")
     if isinstance(kind, T.ArrayType) and slot not in NEVER_NESTED and not _is_nested(kind.elementType):
-        return F.array_join(column.cast("array<string>"), LIST_SEPARATOR if slot == "category" else " ")
+        if slot == "category":
+            return F.concat(F.lit(LIST_SEPARATOR), F.array_join(column.cast("array<string>"), LIST_SEPARATOR))
+        return F.array_join(column.cast("array<string>"), " ")
     if _is_nested(kind):
         raise InputError(
-            f"{where}: the column {name!r} for the {slot} is of type {kind.simpleString()}, which is no text. Map "
-            "a column of text, or write it as text."
+            f"{where}: the column {name!r} for the {slot} is of type {kind.simpleString()}, which is no "
+            "text. Map a column of text, or write it as text."
         )
     if isinstance(kind, (T.FloatType, T.DoubleType)):
         # Ids that had a null among them come as floats: 12.0 is the id 12.

@@ -1,7 +1,7 @@
 """CSV and JSON Lines, one record after another, so that one bad row costs one row.
 
-What belongs here: turning decoded lines into numbered records, good or faulty, in bounded memory, without Spark.
-What does not: files and folders (`source_files.py`), column names and what values mean.
+What belongs here: turning decoded lines into numbered records, good or faulty, in bounded memory, without
+Spark. What does not: files and folders (`source_files.py`), column names and what values mean.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ RAW_CHARS = 2000
 MAX_RECORD_CHARS = 8 << 20
 # Undecodable bytes and NUL travel through the parsers as lone surrogates, U+DC00 + byte, and are found again.
 _ESCAPED = re.compile("[\udc00-\udcff]")
+# A category that came as a list begins with it, so that a list of one step is told from a path.
 LIST_SEPARATOR = "\x1f"
 NEVER_NESTED = {"product_id", "title", "retailer_id"}
 
 
 class Record(NamedTuple):
-    """One data row: its number (the first is 1), the line it starts on, its text, and its values or its fault."""
+    """A data row: its number (the first is 1), the line it starts on, its text, its values or its fault."""
 
     row: int
     line: int
@@ -46,7 +47,7 @@ codecs.register_error("sid_pipeline.escape", _escape_bytes)
 
 
 def decode(stream: IO[bytes], encoding: str) -> Iterator[str]:
-    """Lines with their endings; what cannot be decoded and NUL are escaped and later found by `text_fault`."""
+    """Lines with their endings; undecodable bytes and NUL are escaped, for `text_fault` to find."""
     text = io.TextIOWrapper(stream, encoding=encoding, errors="sid_pipeline.escape", newline="")
     first = True
     for line in text:
@@ -63,7 +64,7 @@ def printable(text: str) -> str:
 
 
 def text_fault(text: str, line: int, encoding: str) -> tuple[str, str] | None:
-    """Rule and message where a row holds NUL, bytes that are not valid in the encoding, or half characters."""
+    """Rule and message where a row holds NUL, bytes not valid in the encoding, or half a character."""
     if text.isascii():
         return None
     try:
@@ -79,8 +80,8 @@ def text_fault(text: str, line: int, encoding: str) -> tuple[str, str] | None:
             )
         return (
             "bad_encoding",
-            f"line {line} holds the byte 0x{bad - 0xDC00:02X}, which is not valid {encoding}: save the file in "
-            f'{encoding}, or set [source] encoding to the one it has (perhaps "cp1252").',
+            f"line {line} holds the byte 0x{bad - 0xDC00:02X}, which is not valid {encoding}: save the file "
+            f'in {encoding}, or set [source] encoding to the one it has (perhaps "cp1252").',
         )
     return None
 
@@ -90,7 +91,7 @@ class _EndlessRecord(Exception):
 
 
 class _Lines:
-    """Feeds lines to the CSV parser, remembers those of the current record and can take back all but the first."""
+    """Feeds lines to the CSV parser, remembers the current record's and can put back all but the first."""
 
     def __init__(self, source: Iterator[str]) -> None:
         self._source = source
@@ -134,21 +135,21 @@ class _Broken:
 
     def record(self) -> Record:
         message = (
-            f"line {self.line} opens a quotation mark that is not closed properly: close it, and write a quotation "
-            'mark inside a quoted field twice ("").'
+            f"line {self.line} opens a quotation mark that is not closed properly: close it, and write a "
+            'quotation mark inside a quoted field twice ("").'
         )
         return Record(self.row, self.line, self.raw, (), "unclosed_quote", message)
 
 
 def csv_rows(lines: Iterator[str], delimiter: str, encoding: str = "utf-8") -> Iterator[Record]:
-    """Parse CSV (RFC 4180; a quotation mark inside an unquoted field is text). The header comes first, as row 0.
+    """Parse CSV (RFC 4180; a quotation mark inside an unquoted field is text). Row 0 is the header.
 
-    A quotation mark that is never closed swallows the rows after it, up to the next mark or the end of the file.
-    Then only the row it opened in is faulty, and parsing goes on at the next line. Swallowed lines that are no rows
-    by themselves (the rest of a text with line breaks) belong to the faulty row, so that it is counted once. Blank
-    lines are no rows.
+    A quotation mark that is never closed swallows the rows after it, up to the next mark or the end of the
+    file. Then only the row it opened in is faulty, and parsing goes on at the next line. Swallowed lines that
+    are no rows by themselves (the rest of a text with line breaks) belong to the faulty row, so that it is
+    counted once. Blank lines are no rows.
     """
-    # The limit is the csv module's own, for all readers of the process; long values are judged by later rules.
+    # The limit is the csv module's own, for the whole process; long values are judged by later rules.
     csv.field_size_limit(max(csv.field_size_limit(), (1 << 31) - 1))
     feed = _Lines(lines)
     parser = csv.reader(feed, delimiter=delimiter, strict=True)
@@ -175,8 +176,8 @@ def csv_rows(lines: Iterator[str], delimiter: str, encoding: str = "utf-8") -> I
                 yield Record(row, line, raw, (), *trouble)
             elif fault:
                 message = (
-                    f"line {line} has {len(fields)} fields where the header has {width}: quote a field that holds "
-                    f"{delimiter!r} or a line break, or add the missing one."
+                    f"line {line} has {len(fields)} fields where the header has {width}: quote a field that "
+                    f"holds {delimiter!r} or a line break, or add the missing one."
                 )
                 yield Record(row, line, raw, (), "wrong_number_of_fields", message)
             else:
@@ -209,11 +210,12 @@ def _parse(parser: Any, feed: _Lines, delimiter: str, width: int | None) -> tupl
 def json_rows(
     lines: Iterator[str], fields: Mapping[str, str], seen: set[str], encoding: str = "utf-8"
 ) -> Iterator[Record]:
-    """Parse JSON Lines into the columns `fields` (ours to the source's key), in that order. Blank lines are no rows.
+    """Parse JSON Lines into the columns `fields` (ours to the source's key), in that order. Blank lines are
+    no rows.
 
     Numbers keep the digits they are written with. A list of plain values is text joined by a space, except a
-    category, whose steps are joined by `LIST_SEPARATOR`. A missing key, null, or an object in an optional field
-    is None; an object or a list as one of `NEVER_NESTED` makes the row faulty.
+    category, whose steps are joined by `LIST_SEPARATOR`. A missing key, null, or an object in an optional
+    field is None; an object or a list as one of `NEVER_NESTED` makes the row faulty.
 
     Args:
         seen: filled with every key that any row has.
@@ -236,7 +238,7 @@ def json_rows(
                         f"line {line}: {key!r} must be text, not an object or a list.",
                     )
                 text = _json_text(value, LIST_SEPARATOR if slot == "category" else " ")
-                # Escapes such as \\u0000 and \\ud83d are valid JSON, but NUL and half a character are no text.
+                # JSON may escape NUL and half a character, which are no text.
                 fault = fault or (text_fault(text.replace("\0", "\udc00"), line, encoding) if text else None)
                 values.append(text)
         yield Record(row, line, raw, (), *fault) if fault else Record(row, line, raw, values)
@@ -256,5 +258,6 @@ def _json_text(value: Any, separator: str) -> str | None:
     if value is None or isinstance(value, (str, bool)):
         return str(value).lower() if isinstance(value, bool) else value
     if isinstance(value, list) and not any(isinstance(part, (dict, list)) for part in value):
-        return separator.join(str(part) for part in value if part is not None)
+        start = separator if separator == LIST_SEPARATOR else ""
+        return start + separator.join(str(part) for part in value if part is not None)
     return str(value) if isinstance(value, (int, float)) else None

@@ -20,16 +20,15 @@ def check_rejections(location: str, rows: int, rejected: Mapping[str, int], limi
         InputError: no row was accepted, or the share is above the limit; the message counts the rules broken.
     """
     bad = sum(rejected.values())
-    rules = ", ".join(
-        f"{rule} {count:,}" for rule, count in sorted(rejected.items(), key=lambda kv: (-kv[1], kv[0]))
-    )
+    commonest = sorted(rejected.items(), key=lambda item: (-item[1], item[0]))
+    rules = ", ".join(f"{rule} {count:,}" for rule, count in commonest)
     if bad >= rows:
         raise InputError(
             f"No rows left: all {rows:,} rows of {location} were rejected ({rules}). Mend the source."
         )
     if bad > limit * rows:
         raise InputError(
-            f"{bad:,} of {rows:,} rows of {location} were rejected ({bad / rows:.1%}, allowed {limit:.1%}): {rules}. "
-            "Mend the rows listed in rejected_products, or raise [source] max_rejected_share."
+            f"{bad:,} of {rows:,} rows of {location} were rejected ({bad / rows:.1%}, allowed {limit:.1%}): "
+            f"{rules}. Mend the rows listed in rejected_products, or raise [source] max_rejected_share."
         )
     return bad / rows

@@ -1,8 +1,8 @@
 """Which files a source is made of, in which format, and whether they are what their names say.
 
-What belongs here: listing files (local paths, globs, folders and every address that fsspec can open), guessing
-the format from the name, opening a file, recognising content by its first bytes, and the content fingerprint.
-What does not: reading rows.
+What belongs here: listing files (local paths, globs, folders and every address that fsspec can open),
+guessing the format from the name, opening a file, recognising content by its first bytes, and the content
+fingerprint. What does not: reading rows.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ MENDS = {
 
 @dataclass(frozen=True)
 class SourceFile:
-    """`name` is unique within the source and is what rows are labelled with; `path` is for the file system."""
+    """`name` is unique within the source, and rows carry it; `path` is for the file system."""
 
     name: str
     path: str
@@ -107,7 +107,8 @@ def find_source(location: str, format: str = "auto", setting: str = "[source] pr
         if format == "delta" or (format == "auto" and file_system.isdir(f"{path}/_delta_log")):
             if not file_system.isdir(f"{path}/_delta_log"):
                 raise InputError(
-                    f"{location} is no Delta table: it has no _delta_log folder. Mend {setting} or [source] format."
+                    f"{location} is no Delta table: it has no _delta_log folder. Mend {setting} or "
+                    "[source] format."
                 )
             return Source(location, "delta", path, (), file_system)
         base, found = path.rstrip("/"), sorted(file_system.find(path))
@@ -152,8 +153,8 @@ def _format_of(files: Sequence[SourceFile], location: str) -> str:
         ending = PurePosixPath(name).suffix.lower()
         if ending not in ENDINGS:
             raise InputError(
-                f"the name {file.name} does not say which format the file has. Name it .csv, .csv.gz, .jsonl or "
-                ".parquet, or set [source] format."
+                f"the name {file.name} does not say which format the file has. Name it .csv, .csv.gz, .jsonl "
+                "or .parquet, or set [source] format."
             )
         formats.setdefault(ENDINGS[ending], file.name)
     if len(formats) > 1:
@@ -210,7 +211,8 @@ def check_content(source: Source, file: SourceFile, encoding: str) -> None:
             stream.seek(-4, 2)
             if stream.read() != b"PAR1":
                 raise InputError(
-                    f"{source.where(file)} is a Parquet file that was cut off: its end is missing. Copy it again."
+                    f"{source.where(file)} is a Parquet file that was cut off: its end is missing. Copy it "
+                    "again."
                 )
             return
     if source.format in {"csv", "jsonl"} and is_gzip_name(file.path):
@@ -248,7 +250,8 @@ class open_checked:
         self._stream.close()
         if isinstance(error, (EOFError, gzip.BadGzipFile, zlib.error)):
             raise InputError(
-                f"{self._source.where(self._file)} is a damaged or cut-off gzip file ({error}). Copy it again."
+                f"{self._source.where(self._file)} is a damaged or cut-off gzip file ({error}). Copy it "
+                "again."
             ) from error
 
 

@@ -30,8 +30,8 @@ class Evaluation:
     Attributes:
         query_ids: queries with at least one gain above 0, sorted; n of them.
         ndcg: (n,) float64, nDCG@10 over each query's judged products.
-        recall: mean share of a query's E products among the 10 best of all products in the table, whether they
-            were judged for this query or not; over queries with an E product, None without one.
+        recall: mean share of a query's E products among the 10 best of all products in the table, whether
+            they were judged for this query or not; over queries with an E product, None without one.
         e_over_s: share of (E, S) pairs of one query with E first, over all such pairs; None without one.
         e_s_pairs: number of those pairs.
         unscored: queries left out because none of their products has a gain.
@@ -73,13 +73,15 @@ def evaluate(encode: Encode, pairs: pa.Table) -> Evaluation:
     """Rank each query's products by cosine and measure the order.
 
     Args:
-        encode: n texts to a float (n, d) matrix; the rows' lengths do not matter. Called once, with each distinct
-            text once, queries and products alike.
+        encode: n texts to a float (n, d) matrix; the rows' lengths do not matter. Called once, with each
+            distinct text once, queries and products alike.
         pairs: schema `labels.PAIRS`; for a held-out figure, the pairs of split test.
 
     Raises:
         ValueError: no query has a product with a gain, or `encode` gave NaN, infinite or misshapen vectors.
     """
+    if not np.any(pairs["gain"].to_numpy() > 0):
+        raise ValueError("no query has a product with a gain above 0: there is nothing to rank")
     # Sorted, so that neither the result nor the encoder's batches depend on the table's order.
     pairs = pairs.sort_by([("query_id", "ascending"), ("product_id", "ascending")])
     texts = sorted({*pairs["query"].to_pylist(), *pairs["text"].to_pylist()})
@@ -119,8 +121,6 @@ def evaluate(encode: Encode, pairs: pa.Table) -> Evaluation:
             in_order, e_s_pairs = in_order + ordered, e_s_pairs + compared
 
     scored = ~np.isnan(per_query)
-    if not scored.any():
-        raise ValueError("no query has a product with a gain above 0: there is nothing to rank")
     with_e = ~np.isnan(recalls)
     return Evaluation(
         query_ids=tuple(query_id for query_id, ok in zip(query_ids, scored.tolist(), strict=True) if ok),

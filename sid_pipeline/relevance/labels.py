@@ -1,7 +1,8 @@
 """Relevance labels: who judged which product how for which query.
 
-What belongs here: reading labels in ESCI's official layout, what makes a label bad, the text of a product, the
-split into train and test. What does not: metrics (`metrics.py`), models (`evaluate.py`, `finetune.py`).
+What belongs here: joining ESCI's two files, what makes a label bad, the text of a product, the split into
+train and test. What does not: opening files (`label_files.py`), figures (`metrics.py`), models
+(`finetune.py`).
 
 ESCI: Reddy et al. 2022, "Shopping Queries Dataset" (arXiv:2206.06588). Grades are Exact, Substitute,
 Complement and Irrelevant; the gains are the paper's.
@@ -9,20 +10,18 @@ Complement and Irrelevant; the gains are the paper's.
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from sid_pipeline.embedding.texts import render
+from sid_pipeline.relevance.label_files import LabelError, read_rows
 
 GAINS = {"E": 1.0, "S": 0.1, "C": 0.01, "I": 0.0}
 TEST_SHARE = 0.2
@@ -46,11 +45,12 @@ EXAMPLES_OPTIONAL = ("small_version", "split")
 PRODUCTS_REQUIRED = ("product_id", "product_title", "product_locale")
 PRODUCTS_OPTIONAL = ("product_description", "product_bullet_point", "product_brand")
 
-_GRADE_NAMES = {"exact": "E", "substitute": "S", "complement": "C", "irrelevant": "I"}
-
-
-class LabelError(ValueError):
-    """Labels that nobody can work with until a person mends them; names the file, the fault and the mend."""
+# The official files have letters, the competition's had words.
+_GRADES = {
+    name: letter
+    for letter, word in zip("ESCI", ("exact", "substitute", "complement", "irrelevant"), strict=True)
+    for name in (letter.lower(), word)
+}
 
 
 class BadLabel(NamedTuple):
@@ -178,7 +178,7 @@ def _examples(file: Path, locale: str, small_only: bool) -> tuple[dict[int, dict
     rows: dict[int, dict[str, str]] = {}
     bad: list[BadLabel] = []
     locales = set()
-    for number, row in enumerate(_read(file, EXAMPLES_REQUIRED, EXAMPLES_OPTIONAL), start=1):
+    for number, row in enumerate(read_rows(file, EXAMPLES_REQUIRED, EXAMPLES_OPTIONAL), start=1):
         if row is None:
             message = (
                 f"row {number} of {file.name} has too few or too many fields: check its quotes and commas."
@@ -198,7 +198,7 @@ def _examples(file: Path, locale: str, small_only: bool) -> tuple[dict[int, dict
         found = ", ".join(sorted(locales - {""})[:5]) or "none"
         small = " and small_version 1" if small_only else ""
         raise LabelError(
-            f"{file} has no row of product_locale {locale!r}{small} (locales found: {found}): choose a locale "
+            f"{file} has no row of product_locale {locale!r}{small} (locales found: {found}): choose one "
             "that it has, or another file."
         )
     return rows, bad
@@ -225,7 +225,7 @@ class _Catalogue:
     @classmethod
     def read(cls, file: Path, locale: str, wanted: set[str], template: Sequence[str]) -> _Catalogue:
         catalogue = cls(file.name, locale, {}, set(), {})
-        for row in _read(file, PRODUCTS_REQUIRED, PRODUCTS_OPTIONAL):
+        for row in read_rows(file, PRODUCTS_REQUIRED, PRODUCTS_OPTIONAL):
             if row is None:
                 catalogue.broken += 1
                 continue
@@ -249,7 +249,7 @@ def _fault(row: Mapping[str, str], catalogue: _Catalogue) -> tuple[str, str] | N
         return "blank_query", "the query is empty: fill it or remove the row."
     if not row["query_id"]:
         return "blank_query_id", "query_id is empty: fill it or remove the row."
-    if _grade(label) is None:
+    if label.lower() not in _GRADES:
         return "unknown_grade", f"the grade {label!r} is none of E, S, C, I: correct it."
     if split.lower() not in {"", "train", "test"}:
         return (
@@ -260,7 +260,7 @@ def _fault(row: Mapping[str, str], catalogue: _Catalogue) -> tuple[str, str] | N
         found = catalogue.elsewhere[key]
         return (
             "other_locale",
-            f"product {key!r} is listed for locale {found!r} only: add it to {where} or correct the row's locale.",
+            f"product {key!r} is listed for locale {found!r} only: add it to {where}, or correct the row.",
         )
     if key not in catalogue.texts:
         lost = f" ({catalogue.broken} rows there have the wrong number of fields)" if catalogue.broken else ""
@@ -287,16 +287,10 @@ def _bad(number: int, row: Mapping[str, str], rule: str, message: str) -> BadLab
     return BadLabel(number, _readable(row["query"]), _readable(row["product_id"]), rule, _readable(message))
 
 
-def _grade(label: str) -> str | None:
-    return label.upper() if label.upper() in GAINS else _GRADE_NAMES.get(label.lower())
-
-
 def _judgement(number: int, row: Mapping[str, str]) -> _Judgement:
-    grade = _grade(row["esci_label"])
-    assert grade is not None, "rows without a grade are bad labels"
-    return _Judgement(
-        number, row["query_id"], row["query"], row["product_id"], grade, row.get("split", "").lower()
-    )
+    grade = _GRADES[row["esci_label"].lower()]
+    split = row.get("split", "").lower()
+    return _Judgement(number, row["query_id"], row["query"], row["product_id"], grade, split)
 
 
 def _one_text_per_id(judgements: list[_Judgement]) -> tuple[list[_Judgement], list[BadLabel]]:
@@ -316,7 +310,7 @@ def _one_text_per_id(judgements: list[_Judgement]) -> tuple[list[_Judgement], li
 
 
 def _one_id_per_text(judgements: list[_Judgement]) -> list[_Judgement]:
-    """Queries of the same text take the first one's id and spelling; else a test query could be trained on."""
+    """Queries of one text take the first one's id and spelling, or a test query could be trained on."""
     first: dict[str, _Judgement] = {}
     named = [(judgement, first.setdefault(_plain(judgement.query), judgement)) for judgement in judgements]
     return [judgement._replace(query_id=known.query_id, query=known.query) for judgement, known in named]
@@ -354,59 +348,3 @@ def _splits(judgements: list[_Judgement], seed: int) -> dict[str, str]:
         drawn = "test" if query_hash(query_id, seed) < TEST_SHARE else "train"
         splits[query_id] = "test" if "test" in names else "train" if "train" in names else drawn
     return splits
-
-
-def _read(file: Path, required: Sequence[str], optional: Sequence[str]) -> Iterator[dict[str, str] | None]:
-    """Rows in order, with the known columns as trimmed text; None for a row with the wrong number of fields."""
-    if not file.is_file():
-        raise LabelError(f"the label file {file} does not exist: correct its path in the settings.")
-    name = file.name.lower()
-    try:
-        if name.endswith((".csv", ".csv.gz")):
-            yield from _read_csv(file, required, optional)
-        elif name.endswith((".parquet", ".pq")):
-            yield from _read_parquet(file, required, optional)
-        else:
-            raise LabelError(f"{file} is neither .csv, .csv.gz nor .parquet: save it as one of them.")
-    except (csv.Error, EOFError, OSError, pa.ArrowException) as error:
-        raise LabelError(f"{file} cannot be read, check it or export it again: {error}") from error
-
-
-def _read_csv(
-    file: Path, required: Sequence[str], optional: Sequence[str]
-) -> Iterator[dict[str, str] | None]:
-    open_text = gzip.open if file.name.lower().endswith(".gz") else open
-    with open_text(file, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        lines = csv.reader(stream)
-        header = [name.strip() for name in next(lines, [])]
-        columns = _known_columns(file, header, required, optional)
-        places = [(column, header.index(column)) for column in columns]
-        for fields in lines:
-            if len(fields) == len(header):
-                yield {column: fields[place].strip() for column, place in places}
-            elif fields:
-                yield None
-
-
-def _read_parquet(file: Path, required: Sequence[str], optional: Sequence[str]) -> Iterator[dict[str, str]]:
-    with pq.ParquetFile(file) as source:
-        columns = _known_columns(file, source.schema_arrow.names, required, optional)
-        for batch in source.iter_batches(columns=columns):
-            texts = [column.cast(pa.string()).to_pylist() for column in batch.columns]
-            for values in zip(*texts, strict=True):
-                yield {
-                    column: (value or "").strip()
-                    for column, value in zip(batch.schema.names, values, strict=True)
-                }
-
-
-def _known_columns(
-    file: Path, found: Sequence[str], required: Sequence[str], optional: Sequence[str]
-) -> list[str]:
-    missing = [column for column in required if column not in found]
-    if missing:
-        raise LabelError(
-            f"{file} has no column {', '.join(missing)} (it has {', '.join(found[:12]) or 'none'}): add it or "
-            "rename one; the layout is that of ESCI's official files."
-        )
-    return [column for column in (*required, *optional) if column in found]

@@ -1,8 +1,8 @@
 """Ranking metrics over judged products, as pure functions over arrays.
 
 What belongs here: the definition of every figure. What does not: embedding and going through queries
-(`evaluate.py`). Where scores are equal the order of the rows never decides: each metric gives its expected value
-over all orders of the tied products.
+(`evaluate.py`). Where scores are equal the order of the rows never decides: each metric gives its expected
+value over all orders of the tied products.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Gain(NamedTuple):
 def ndcg(gains: np.ndarray, scores: np.ndarray, k: int = 10) -> float:
     """Normalised discounted cumulative gain at k of one query.
 
-    Linear gains and a 1 / log2(rank + 1) discount (Järvelin and Kekäläinen 2002); ties by the mean gain of the
-    tied products (McSherry and Najork 2008).
+    Linear gains and a 1 / log2(rank + 1) discount (Järvelin and Kekäläinen 2002); ties by the mean gain of
+    the tied products (McSherry and Najork 2008).
 
     Args:
         gains: (n,) float, 0 or above.

@@ -6,10 +6,13 @@ Does not belong here: anything that changes a codebook.
 Inference is a pure function of one vector x:
 
     z   = (x - mean) A + MLP(x - mean)                        latent, (D,)
-    w   = softmax_k((2 z.p_k - |p_k|^2) / T)                  nearness to the prototypes p_k ("snap")
-    t_l = (1 - g_l) z + g_l sum_k w_k v_k                     what level l quantises; g_l falls to 0 at depth
+    w   = softmax(z K + b)                                    which prototypes x is like
+    t_l = (1 - g_l) z + g_l sum_k w_k s_l(k)                  what a snapped level quantises, g_l > 0
+    t_l = z - sum_k w_k e(k)                                  what a deeper level quantises
     c_l = argmin_c |t_l - (q_1 + ... + q_{l-1}) - C_l[c]|^2   residual quantisation, q_l = C_l[c_l]
 
+where prototype k carries a path of codes, s_l(k) is the sum of the codewords on its path up to level l, and e(k)
+is what the whole path leaves of the prototype, which codes below a prefix need not repeat;
 and decoding is mean + q A' + MLP'(q) + sum_l R_l[c_l], with q = sum_l q_l and R the least-squares readout.
 
 Codes do not depend on the batch, the order, the BLAS or the machine: products are computed in float32, and a row
@@ -38,6 +41,7 @@ TENSORS, CONFIG, HISTORY, MANIFEST = "codebook.safetensors", "config.json", "his
 _CHUNK = 1024
 _TIE = 1e-12
 _FAR = -30.0
+_TINY = 1e-30
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -65,11 +69,11 @@ class Codebook:
     """A trained residual quantiser, immutable.
 
     arrays: the tensors named in the module's docstring: `mean` (d,), `encoder.linear` (d, D),
-        `encoder.weight.i` / `encoder.bias.i`, `prototype.keys` (P, D), `prototype.values` (S, P, D),
-        `codewords` (levels, K, D), `decoder.linear` (D, d), `decoder.weight.i` / `decoder.bias.i`,
-        `readout` (levels, K, d); float32.
-    config: `snap` (levels,) strengths, `snap_values` (levels,) row of `prototype.values` for each level,
-        `snap_temperature`, `margin_bound`.
+        `encoder.weight.i` / `encoder.bias.i`, `prototype.keys` (D, P), `prototype.offset` (P,),
+        `prototype.rests` (P, D),
+        `prototype.paths` (P, snapped levels; integers), `codewords` (levels, K, D), `decoder.linear` (D, d), `decoder.weight.i` / `decoder.bias.i`,
+        `readout` (levels, K, d); float32 but for the paths.
+    config: `snap` (levels,) strengths, `margin_bound`.
     manifest: how it was made (free form); `id` and file hashes are added on saving.
     history: one row of numbers per logged step.
     """
@@ -81,13 +85,18 @@ class Codebook:
         manifest: Mapping[str, Any] | None = None,
         history: Sequence[Mapping[str, float]] = (),
     ) -> None:
-        self._arrays = {name: np.ascontiguousarray(a, dtype=np.float32) for name, a in sorted(arrays.items())}
+        self._arrays = {
+            name: np.ascontiguousarray(a, dtype=np.int32 if name == "prototype.paths" else np.float32)
+            for name, a in sorted(arrays.items())
+        }
         for a in self._arrays.values():
             a.flags.writeable = False
         self._config = {"format": FORMAT, **config}
         self.history = [dict(row) for row in history]
-        self._double: dict[str, NDArray[np.float64]] | None = None
-        self._depth = {side: sum(n.startswith(f"{side}.weight.") for n in arrays) for side in ("encoder", "decoder")}
+        self._double: dict[str, NDArray[Any]] | None = None
+        self._depth = {
+            side: sum(n.startswith(f"{side}.weight.") for n in arrays) for side in ("encoder", "decoder")
+        }
         self.levels, self.codebook_size, self.latent_dim = self._arrays["codewords"].shape
         self.dim = len(self._arrays["mean"])
         self._tensor_bytes = dump_tensors(self._arrays)
@@ -129,7 +138,9 @@ class Codebook:
                 "Encode with the embedder that its manifest names."
             )
         n = len(vectors)
-        out = Quantised(np.empty((n, self.levels), np.int32), np.empty(n, np.float32), np.empty(n, np.float32))
+        out = Quantised(
+            np.empty((n, self.levels), np.int32), np.empty(n, np.float32), np.empty(n, np.float32)
+        )
         for start in range(0, n, _CHUNK):
             rows = slice(start, min(start + _CHUNK, n))
             part = np.ascontiguousarray(vectors[rows], dtype=np.float32)
@@ -173,15 +184,24 @@ class Codebook:
 
     def _checked(self, codes: ArrayLike) -> NDArray[np.int64]:
         index = np.asarray(codes)
-        if index.ndim != 2 or not 1 <= index.shape[1] <= self.levels or not np.issubdtype(index.dtype, np.integer):
-            raise CodebookError(f"Codes are integers of shape (N, {self.levels}); got {index.dtype} {index.shape}.")
+        if (
+            index.ndim != 2
+            or not 1 <= index.shape[1] <= self.levels
+            or not np.issubdtype(index.dtype, np.integer)
+        ):
+            raise CodebookError(
+                f"Codes are integers of shape (N, {self.levels}); got {index.dtype} {index.shape}."
+            )
         if index.size and not (0 <= index.min() and index.max() < self.codebook_size):
-            raise CodebookError(f"Codes lie in 0..{self.codebook_size - 1}; got {index.min()}..{index.max()}.")
+            raise CodebookError(
+                f"Codes lie in 0..{self.codebook_size - 1}; got {index.min()}..{index.max()}."
+            )
         return index.astype(np.int64)
 
-    def _in_double(self) -> dict[str, NDArray[np.float64]]:
+    def _in_double(self) -> dict[str, NDArray[Any]]:
         if self._double is None:
-            self._double = {name: a.astype(np.float64) for name, a in self._arrays.items() if "readout" not in name}
+            used = {n: a for n, a in self._arrays.items() if n != "readout" and not n.startswith("decoder")}
+            self._double = {n: a.astype(np.float64) if a.dtype == np.float32 else a for n, a in used.items()}
         return self._double
 
     def _latent(self, x: NDArray[Any], a: Arrays) -> NDArray[Any]:
@@ -196,17 +216,15 @@ class Codebook:
         strengths = self._config["snap"]
         if not any(strengths):
             return [z] * self.levels
-        w = _softmax(z, a["prototype.keys"], float(self._config["snap_temperature"]))
-        denoised: dict[int, NDArray[Any]] = {}
+        w = _softmax(z @ a["prototype.keys"] + a["prototype.offset"])
+        stands_for = np.zeros((w.shape[1], self.latent_dim), z.dtype)
         targets = []
         for level, strength in enumerate(strengths):
             if strength == 0:
-                targets.append(z)
+                targets.append(z - w @ a["prototype.rests"])
                 continue
-            row = self._config["snap_values"][level]
-            if row not in denoised:
-                denoised[row] = w @ a["prototype.values"][row]
-            targets.append(z + z.dtype.type(strength) * (denoised[row] - z))
+            stands_for += a["codewords"][level][a["prototype.paths"][:, level]]
+            targets.append(z + z.dtype.type(strength) * (w @ stands_for - z))
         return targets
 
     def _quantise(
@@ -224,7 +242,7 @@ class Codebook:
             scores = norm - 2 * (residual @ words.T)
             code = scores.argmin(axis=1)
             best = scores[every, code].copy()
-            scale = np.einsum("nd,nd->n", residual, residual) + norm.max()
+            scale = np.einsum("nd,nd->n", residual, residual) + norm.max() + _TINY
             if tie:
                 code = (scores <= (best + tie * scale)[:, None]).argmax(axis=1)
             scores[every, code] = np.inf
@@ -245,7 +263,9 @@ class Codebook:
             there = json.loads((target / MANIFEST).read_text())
             if there.get("id") == self.id:
                 return target
-            raise CodebookError(f"{target} already holds codebook {there.get('id')}; save {self.id} elsewhere.")
+            raise CodebookError(
+                f"{target} already holds codebook {there.get('id')}; save {self.id} elsewhere."
+            )
         target.mkdir(parents=True, exist_ok=True)
         files = {TENSORS: self._tensor_bytes, CONFIG: self._config_bytes, HISTORY: _csv_bytes(self.history)}
         for name, data in files.items():
@@ -261,7 +281,9 @@ class Codebook:
         Raises `CodebookError` that names the file which is missing, changed or unreadable.
         """
         source = Path(folder)
-        manifest = _read_json(source / MANIFEST, "the codebook was not written to its end; train or copy it again")
+        manifest = _read_json(
+            source / MANIFEST, "the codebook was not written to its end; train or copy it again"
+        )
         if manifest.get("format") != FORMAT:
             raise CodebookError(
                 f"{source / MANIFEST}: format {manifest.get('format')!r}, this version reads {FORMAT}; "
@@ -271,14 +293,18 @@ class Codebook:
         for name in (TENSORS, CONFIG, HISTORY):
             data[name] = _read(source / name, "copy the whole folder again")
             if hashlib.sha256(data[name]).hexdigest() != manifest.get("files", {}).get(name):
-                raise CodebookError(f"{source / name} differs from what the manifest recorded; copy it again.")
+                raise CodebookError(
+                    f"{source / name} differs from what the manifest recorded; copy it again."
+                )
         try:
             arrays = load_tensors(data[TENSORS])
         except SafetensorError as e:
             raise CodebookError(f"{source / TENSORS} is no safetensors file ({e}); copy it again.") from e
         book = cls(arrays, json.loads(data[CONFIG]), manifest, _parse_csv(data[HISTORY]))
         if book.id != manifest.get("id"):
-            raise CodebookError(f"{source / MANIFEST} names codebook {manifest.get('id')}, its files make {book.id}.")
+            raise CodebookError(
+                f"{source / MANIFEST} names codebook {manifest.get('id')}, its files make {book.id}."
+            )
         return book
 
 
@@ -290,10 +316,8 @@ def _mlp(h: NDArray[Any], a: Arrays, side: str, depth: int) -> NDArray[Any]:
     return h
 
 
-def _softmax(z: NDArray[Any], keys: NDArray[Any], temperature: float) -> NDArray[Any]:
-    scale = z.dtype.type(1 / temperature)
-    w = z @ (2 * scale * keys).T
-    w -= scale * np.einsum("kd,kd->k", keys, keys)
+def _softmax(w: NDArray[Any]) -> NDArray[Any]:
+    """Over the last axis, in place."""
     w -= w.max(axis=1, keepdims=True)
     # Denormal weights would make the products after this twenty times slower.
     np.maximum(w, _FAR, out=w)
@@ -308,7 +332,9 @@ def _json_bytes(value: Any) -> bytes:
 
 def _csv_bytes(rows: Sequence[Mapping[str, float]]) -> bytes:
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [",".join(columns)] + [",".join(repr(row[c]) if c in row else "" for c in columns) for row in rows]
+    lines = [",".join(columns)] + [
+        ",".join(repr(row[c]) if c in row else "" for c in columns) for row in rows
+    ]
     return ("\n".join(lines) + "\n").encode()
 
 

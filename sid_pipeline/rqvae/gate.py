@@ -49,8 +49,14 @@ def measure(
         perplexity.append(float(np.exp(-(used * np.log(used)).sum())))
     distinct = len(np.unique(codes, axis=0))
     return Health(
-        usage, perplexity, [min(codebook_size, distinct_rows)] * levels, distinct, n, distinct_rows,
-        1 - distinct / n, relative_error,
+        usage,
+        perplexity,
+        [min(codebook_size, distinct_rows)] * levels,
+        distinct,
+        n,
+        distinct_rows,
+        1 - distinct / n,
+        relative_error,
     )
 
 

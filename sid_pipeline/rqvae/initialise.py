@@ -1,10 +1,12 @@
 """Everything that is computed in closed form: where training starts, and the refit after it.
 
-Belongs here: PCA, snap prototypes, codeword k-means, the least-squares readout. Does not belong here: gradient steps.
-All of it works on a bounded, seeded sample in scaled units.
+Belongs here: PCA, prototypes and their code paths, codeword k-means, the least-squares readout. Does not belong
+here: gradient steps. All of it works on a bounded, seeded sample in scaled units.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,6 +19,24 @@ from sid_pipeline.rqvae.model import RQVAE
 from sid_pipeline.rqvae.tree import Tree
 
 _CHUNK = 8192
+# A leaf with less variance than this share of the catalogue's is one thing to the coarse levels.
+_COMPACT = 0.25
+# How far the within-prototype covariance is drawn to a multiple of the identity.
+_SHRINKAGE = 0.3
+
+
+@dataclass(frozen=True)
+class Prototypes:
+    """What is like what, before any codeword exists.
+
+    member: (N,) prototype of each row of the sample.
+    cell: (P,) cell of each prototype: what one prefix of all snapped levels should hold.
+    group: (cells,) group of each cell: what the levels before the last snapped one should hold.
+    """
+
+    member: Tensor
+    cell: Tensor
+    group: Tensor
 
 
 def principal_axes(x: Tensor, k: int) -> Tensor:
@@ -30,102 +50,238 @@ def principal_axes(x: Tensor, k: int) -> Tensor:
     return (axes * sign).float().to(x.device)
 
 
-def prototype_budget(config: TrainConfig, n: int, rows: int) -> int:
-    """Number of prototypes aimed at for a catalogue of n products of which `rows` are at hand."""
-    bound = min(4096, n // 12) if config.prototypes is None else config.prototypes
-    return min(bound, rows // 2) if any(config.snap) else 0
+def group_size(config: TrainConfig, n: int) -> float:
+    """Products per group in a wide leaf, for a catalogue of n: as asked, or less where codewords would lie idle.
+
+    At least two groups per codeword keep level 1 full and leave level 2 something to tell apart.
+    """
+    return min(config.group_products, n / (2 * config.codebook_size))
 
 
-def group_into_prototypes(
-    z: Tensor, leaf: NDArray[np.int64], budget: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Prototype of each row (N,), and the coarse group of each prototype (P,), from latents z (N, D).
+def prototype_size(config: TrainConfig, n: int) -> float:
+    """Products per prototype for a catalogue of n; 0 where it is too small to snap, or snapping is off."""
+    if not any(config.snap) or config.prototypes == 0 or n < 4 * config.codebook_size:
+        return 0.0
+    return max(12.0, n / (config.prototypes or 4096))
 
-    A leaf with enough products is one coarse group, split by k-means into prototypes of about N / budget products;
-    a leaf whose products differ widely is also split coarsely. Products without category, and those of leaves too
-    small for a prototype of their own, are grouped by k-means alone.
+
+def group_products(
+    z: Tensor,
+    leaf: NDArray[np.int64],
+    size: float,
+    group: float,
+    cells: float,
+    generator: torch.Generator,
+) -> Prototypes:
+    """Nested clusters of the latents z (N, D): prototypes within cells within groups, by k-means within leaves.
+
+    A compact leaf is one group, however large; in any other a group holds about `group` rows. Every group is
+    split into about `cells` cells, whatever its size, and a cell of more than `size` rows into prototypes.
+    Products without category, and those of leaves too small to stand alone, are clustered without their labels.
     """
     n = len(z)
-    size = n / max(budget, 1)
-    label = np.full(n, -1, np.int64)
-    coarse: list[int] = []
     counts = np.bincount(leaf[leaf >= 0], minlength=1)
     enough = counts >= max(4, size / 4)
     pool = np.flatnonzero((leaf < 0) | ~enough[np.maximum(leaf, 0)])
-    groups = [g for g in np.split(np.argsort(leaf, kind="stable"), np.cumsum(np.bincount(leaf + 1))[:-1])[1:]]
-    wholes = [(g, True) for g in groups if len(g) and enough[leaf[g[0]]]]
+    by_leaf = np.split(np.argsort(leaf, kind="stable"), np.cumsum(np.bincount(leaf + 1))[:-1])[1:]
+    wholes = [(rows, True) for rows in by_leaf if len(rows) and enough[leaf[rows[0]]]]
     if len(pool):
         wholes.append((pool, False))
-    for members, is_leaf in wholes:
-        rows = torch.from_numpy(members).to(z.device)
-        k = max(1, round(len(members) / size))
-        part = z[rows]
-        code = nearest(part, kmeans(part, k, 8, generator))[0].cpu().numpy() if k > 1 else np.zeros(len(members), int)
-        _, code = np.unique(code, return_inverse=True)
-        first = len(coarse)
-        label[members] = first + code.reshape(-1)
-        spread = float((part - part.mean(0)).square().sum(1).mean())
-        found = int(code.max()) + 1
-        whole = is_leaf and spread <= _COMPACT
-        coarse.extend([first] * found if whole else range(first, first + found))
-    return torch.from_numpy(label).to(z.device), torch.tensor(coarse, device=z.device)
+    member = torch.zeros(n, dtype=torch.long)
+    owner: list[int] = []
+    groups: list[int] = []
+    for rows, is_leaf in wholes:
+        part = z[torch.from_numpy(rows).to(z.device)]
+        compact = is_leaf and float((part - part.mean(0)).square().sum(1).mean()) <= _COMPACT
+        for in_group in _split(part, 1.0 if compact else len(part) / group, generator):
+            number = groups[-1] + 1 if groups else 0
+            for in_cell in _split(part[in_group], min(cells, len(in_group) / 2), generator):
+                for in_prototype in _split(part[in_group[in_cell]], len(in_cell) / size, generator):
+                    member[torch.from_numpy(rows)[in_group[in_cell[in_prototype]].cpu()]] = len(owner)
+                    owner.append(len(groups))
+                groups.append(number)
+    device = z.device
+    return Prototypes(
+        member.to(device), torch.tensor(owner, device=device), torch.tensor(groups, device=device)
+    )
 
 
-# A leaf with less variance than this share of the catalogue's is one thing to the coarse levels.
-_COMPACT = 0.25
+def _split(x: Tensor, parts: float, generator: torch.Generator) -> list[Tensor]:
+    """Row indices of each of about `parts` clusters of x (N, D)."""
+    k = round(parts)
+    if k <= 1:
+        return [torch.arange(len(x), device=x.device)]
+    code = nearest(x, kmeans(x, k, 8, generator))[0]
+    count = torch.bincount(code, minlength=k)
+    return list(torch.argsort(code, stable=True).split(count[count > 0].tolist()))
 
 
-def set_prototypes(model: RQVAE, z: Tensor, label: Tensor, coarse: Tensor) -> None:
-    """Place keys and values at the means of their members' latents z (N, D)."""
-    total, count = sums(z, label, len(coarse))
-    fine = total / count.clamp_min(1)[:, None]
-    groups = int(coarse.max()) + 1
-    wide, wide_count = sums(z, coarse[label], groups)
-    model.keys.copy_(fine)
-    model.values[0].copy_((wide / wide_count.clamp_min(1)[:, None])[coarse])
-    model.values[1].copy_(fine)
-    model.temperature.fill_(0.2 * float((z - fine[label]).square().sum(1).mean()) + 1e-6)
+def set_keys(model: RQVAE, z: Tensor, member: Tensor) -> None:
+    """Prototype logits as a linear discriminant: z K + b is the log posterior up to a constant.
+
+    Prototypes are Gaussians with one covariance, the pooled one within prototypes, shrunk (Friedman 1989).
+    """
+    total, count = sums(z, member, len(model.offset))
+    mean = total / count.clamp_min(1)[:, None]
+    covariance = torch.zeros(z.shape[1], z.shape[1], dtype=torch.float64, device=z.device)
+    for part, own in zip(z.split(_CHUNK), member.split(_CHUNK), strict=True):
+        within = part - mean[own]
+        covariance += (within.T @ within).double()
+    covariance /= len(z)
+    ridge = float(covariance.trace()) / len(covariance)
+    eye = torch.eye(len(covariance), dtype=torch.float64, device=z.device)
+    covariance = (1 - _SHRINKAGE) * covariance + (_SHRINKAGE * ridge + 1e-9) * eye
+    keys = torch.linalg.solve(covariance, mean.double().T).float()
+    model.keys.copy_(keys)
+    model.offset.copy_(-0.5 * (mean * keys.T).sum(1))
 
 
-def category_means(t: Tensor, tree: Tree, rows: NDArray[np.int64], most: int) -> Tensor | None:
-    """Means (M, D) of t (N, D) per category at the finest depth that has at most `most` / 1.25 categories."""
-    for depth in reversed(range(tree.node.shape[1])):
-        node = tree.node[rows, depth]
-        present = np.flatnonzero(node >= 0)
-        if not len(present):
-            continue
-        ids, index = np.unique(node[present], return_inverse=True)
-        if len(ids) * 1.25 <= most:
-            where = torch.from_numpy(present).to(t.device)
-            total, count = sums(t[where], torch.from_numpy(index.reshape(-1)).to(t.device), len(ids))
+def category_means(means: Tensor, weight: Tensor, node: NDArray[np.int64], most: int) -> Tensor | None:
+    """Weighted means (M, D) of `means` (G, D) per category, at the finest depth with at most 4/5 `most` categories.
+
+    node: (G, depth) tree nodes of each group, -1 where it has none.
+    """
+    for depth in reversed(range(node.shape[1])):
+        present = np.flatnonzero(node[:, depth] >= 0)
+        ids, index = np.unique(node[present, depth], return_inverse=True)
+        if 0 < len(ids) <= 0.8 * most:
+            where = torch.from_numpy(present).to(means.device)
+            owner = torch.from_numpy(index.reshape(-1)).to(means.device)
+            total, count = sums(means[where], owner, len(ids), weight[where])
             return total / count[:, None]
     return None
 
 
-def fit_codewords(
+def lay_paths(
     model: RQVAE,
     z: Tensor,
+    prototypes: Prototypes,
+    node: NDArray[np.int64],
     iterations: int,
     generator: torch.Generator,
-    seeds: Tensor | None = None,
-    warm: bool = False,
-) -> Tensor:
-    """Fit the codewords level by level to latents z (N, D); returns the codes (N, levels).
+) -> None:
+    """Codewords of the snapped levels and the code path of every prototype.
 
-    seeds: first centroids of level 1. warm: start every level from the codewords it has.
+    Every level but the last snapped one codes the groups, the last one the cells: k-means on their means, less the
+    codewords before. Cells of one prefix take different last codewords.
+
+    node: (N, depth) tree nodes of the rows of z, to seed level 1 with category means.
     """
     k = model.codewords.shape[1]
-    taken = torch.zeros_like(z)
-    codes = []
-    for level, target in enumerate(model.targets(z)):
-        residual = target - taken
-        start = model.codewords[level].clone() if warm else (seeds if level == 0 else None)
-        words = kmeans(residual, k, iterations, generator, start)
+    cell_of = prototypes.cell[prototypes.member]
+    cell_sum, cell_size = sums(z, cell_of, len(prototypes.group))
+    group_count = int(prototypes.group.max()) + 1
+    group_sum, _ = sums(cell_sum, prototypes.group, group_count)
+    _, group_size = sums(cell_sum[:, :1], prototypes.group, group_count, cell_size)
+    group_mean = group_sum / group_size[:, None]
+    cell_mean = cell_sum / cell_size[:, None]
+    first_row = np.zeros(group_count, np.int64)
+    first_row[prototypes.group[cell_of].cpu().numpy()] = np.arange(len(z))
+    seeds = category_means(group_mean, group_size, node[first_row], k)
+    paths = []
+    taken = torch.zeros_like(group_mean)
+    for level in model.snapped[:-1]:
+        residual = group_mean - taken
+        words = kmeans(residual, k, iterations, generator, seeds if level == 0 else None, group_size)
         code, _ = nearest(residual, words)
         model.codewords[level].copy_(words)
-        taken += words[code]
+        taken = taken + words[code]
+        paths.append(code[prototypes.group])
+    last = model.snapped[-1]
+    residual = cell_mean - taken[prototypes.group]
+    words = kmeans(residual, k, iterations, generator, None, cell_size)
+    model.codewords[last].copy_(words)
+    prefix = torch.zeros(len(residual), dtype=torch.long, device=z.device)
+    for code in paths:
+        prefix = prefix * k + code
+    paths.append(_apart(residual, words, prefix, cell_size))
+    whole = torch.stack(paths, 1)
+    model.paths.copy_(whole[prototypes.cell])
+    table = AdditiveFit(whole, cell_mean, k, cell_size).solve(1.0)
+    for level, words in zip(model.snapped, table, strict=True):
+        model.codewords[level].copy_(words)
+
+
+def _apart(residual: Tensor, words: Tensor, prefix: Tensor, size: Tensor) -> Tensor:
+    """Codeword (C,) of each cell: the nearest that no larger cell of its prefix holds, as far as there are any."""
+    near = torch.addmm(words.square().sum(1), residual, words.T, alpha=-2).topk(min(32, len(words)), largest=False)
+    choices, owner = near.indices.cpu().numpy(), prefix.cpu().numpy()
+    held: set[tuple[int, int]] = set()
+    code = choices[:, 0].copy()
+    for cell in np.argsort(-size.cpu().numpy(), kind="stable"):
+        free = (c for c in choices[cell] if (owner[cell], c) not in held)
+        code[cell] = next(free, code[cell])
+        held.add((owner[cell], code[cell]))
+    return torch.from_numpy(code).to(residual.device)
+
+
+def set_rests(model: RQVAE, z: Tensor, member: Tensor, share: float) -> None:
+    """What each prototype's path leaves of its mean, times `share`: the deepest levels need not code it."""
+    total, count = sums(z, member, len(model.offset))
+    words = model.codewords[model.snapped]
+    model.rests.copy_(share * (total / count.clamp_min(1)[:, None] - apply_table(words, model.paths)))
+
+
+def fit_codewords(
+    model: RQVAE, z: Tensor, iterations: int, generator: torch.Generator, warm: bool = False
+) -> Tensor:
+    """Fit codewords to latents z (N, D), level by level; returns the codes (N, levels).
+
+    Snapped levels keep who belongs to whom; `warm` moves their codewords, together, to where they explain z best.
+    Any other level runs k-means, from its own codewords when `warm`.
+    """
+    k = model.codewords.shape[1]
+    targets = model.targets(z)
+    codes = []
+    taken = torch.zeros_like(z)
+    for level in model.snapped:
+        code, _ = nearest(targets[level] - taken, model.codewords[level])
+        taken = taken + model.codewords[level][code]
+        codes.append(code)
+    if codes and warm:
+        snapped = torch.stack(codes, 1)
+        table = AdditiveFit(snapped, z, k).solve(1.0)
+        for level, words in zip(model.snapped, table, strict=True):
+            model.codewords[level].copy_(words)
+        taken = apply_table(table, snapped)
+    for level in range(len(model.snapped), model.levels):
+        rest = targets[level] - taken
+        words = kmeans(rest, k, iterations, generator, model.codewords[level].clone() if warm else None)
+        code, _ = nearest(rest, words)
+        model.codewords[level].copy_(words)
+        taken = taken + words[code]
         codes.append(code)
     return torch.stack(codes, 1)
+
+
+class AdditiveFit:
+    """Ridge regression of targets (N, d) on one-hot codes (N, levels): an additive table (levels, size, d)."""
+
+    def __init__(self, codes: Tensor, target: Tensor, size: int, weight: Tensor | None = None) -> None:
+        levels = codes.shape[1]
+        width = levels * size
+        self.shape = (levels, size, target.shape[1])
+        weight = torch.ones(len(codes), device=codes.device) if weight is None else weight
+        self.gram = torch.zeros(width, width, dtype=torch.float64, device=codes.device)
+        for a in range(levels):
+            for b in range(a, levels):
+                pairs = torch.zeros(size * size, dtype=torch.float64, device=codes.device)
+                pairs.index_add_(0, codes[:, a] * size + codes[:, b], weight.double())
+                block = pairs.view(size, size)
+                self.gram[a * size : (a + 1) * size, b * size : (b + 1) * size] = block
+                self.gram[b * size : (b + 1) * size, a * size : (a + 1) * size] = block.T
+        self.right = torch.cat(
+            [sums(target, codes[:, level], size, weight)[0] for level in range(levels)]
+        ).double()
+
+    def solve(self, ridge: float) -> Tensor:
+        """The table for one ridge, in units of rows."""
+        eye = torch.eye(len(self.gram), dtype=torch.float64, device=self.gram.device)
+        return (
+            torch.cholesky_solve(self.right, torch.linalg.cholesky(self.gram + ridge * eye))
+            .float()
+            .view(self.shape)
+        )
 
 
 def least_squares_readout(
@@ -133,37 +289,24 @@ def least_squares_readout(
 ) -> tuple[Tensor, float, float]:
     """Additive correction per codeword, (levels, size, d), that best explains what the decoder left over.
 
-    Ridge regression of rest (N, d) on the one-hot codes (N, levels); the ridge is the one of a fixed few that does
-    best on the held-out rows. Returns the readout, its ridge, and the held-out squared error per row.
+    The ridge is the one of a fixed few that does best on the held-out rows. Returns the readout, its ridge, and the
+    held-out squared error per row.
     """
-    n, levels = codes.shape
-    d = rest.shape[1]
-    width = levels * size
-    index = codes + torch.arange(levels, device=codes.device) * size
-    gram = torch.zeros(width, width, dtype=torch.float64, device=codes.device)
-    for a in range(levels):
-        for b in range(a, levels):
-            pairs = torch.bincount(codes[:, a] * size + codes[:, b], minlength=size * size).view(size, size).double()
-            gram[a * size : (a + 1) * size, b * size : (b + 1) * size] = pairs
-            gram[b * size : (b + 1) * size, a * size : (a + 1) * size] = pairs.T
-    right = torch.zeros(width, d, dtype=torch.float32, device=codes.device)
-    for level in range(levels):
-        right.index_add_(0, index[:, level], rest)
-    right = right.double()
+    fit = AdditiveFit(codes, rest, size)
     best: tuple[Tensor, float, float] | None = None
-    for ridge in (1.0, 5.0, 25.0, 125.0, 625.0):
-        factor = torch.linalg.cholesky(gram + ridge * torch.eye(width, dtype=torch.float64, device=gram.device))
-        table = torch.cholesky_solve(right, factor).float().view(levels, size, d)
-        error = float((held_rest - apply_readout(table, held_codes)).square().sum(1).mean())
-        if best is None or error < best[2]:
-            best = table, ridge, error
+    for ridge in (1.0, 8.0, 64.0, 512.0):
+        table = fit.solve(ridge)
+        error = float((held_rest - apply_table(table, held_codes)).square().sum(1).mean())
+        if best is not None and error > best[2]:
+            break
+        best = table, ridge, error
     assert best is not None
     return best
 
 
-def apply_readout(readout: Tensor, codes: Tensor) -> Tensor:
-    """Sum over levels of readout[l, codes[:, l]]: (N, d)."""
-    out = readout[0][codes[:, 0]]
+def apply_table(table: Tensor, codes: Tensor) -> Tensor:
+    """Sum over levels of table[l, codes[:, l]]: (N, d)."""
+    out = table[0][codes[:, 0]]
     for level in range(1, codes.shape[1]):
-        out = out + readout[level][codes[:, level]]
+        out = out + table[level][codes[:, level]]
     return out

@@ -34,12 +34,18 @@ def sums(x: Tensor, group: Tensor, groups: int, weight: Tensor | None = None) ->
 
 
 def kmeans(
-    x: Tensor, k: int, iterations: int, generator: torch.Generator, start: Tensor | None = None
+    x: Tensor,
+    k: int,
+    iterations: int,
+    generator: torch.Generator,
+    start: Tensor | None = None,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Centroids (k, D) of x (N, D) after at most `iterations` Lloyd steps.
 
     start: (M, D) first centroids, M <= k; the missing ones are rows drawn with probability proportional to their
     squared distance from those (k-means|| in one round), or evenly where there is no start. A cluster left empty
+    weight: (N,) weight of each row, 1 if not given.
     is moved to one of the rows farthest from their centroid. With fewer distinct rows than k, some centroids repeat.
     """
     n = len(x)
@@ -56,7 +62,7 @@ def kmeans(
         centroids = torch.cat([centroids, x[index.to(x.device)]])
     for _ in range(iterations):
         code, distance = nearest(x, centroids)
-        total, count = sums(x, code, k)
+        total, count = sums(x, code, k, weight)
         moved = torch.where(count[:, None] > 0, total / count.clamp_min(1)[:, None], centroids)
         empty = torch.nonzero(count == 0)[:, 0]
         if len(empty):

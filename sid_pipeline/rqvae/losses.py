@@ -24,16 +24,16 @@ def reconstruction(x: Tensor, output: Tensor, weight: Tensor) -> Tensor:
 
 
 def quantisation(
-    z: Tensor, residuals: Sequence[Tensor], codes: Tensor, codewords: Tensor, commitment: float, weight: Tensor
+    z: Tensor, goals: Sequence[Tensor], codes: Tensor, codewords: Tensor, commitment: float, weight: Tensor
 ) -> Tensor:
     """Codewords move to what they stand for, the encoder to the sum of its codewords.
 
-    sum_l |sg(r_l) - C_l[c_l]|^2 + commitment * |z - sg(sum_l C_l[c_l])|^2, weighted mean over rows. Commitment acts
-    on the whole sum, not level by level: a level that sees a snapped vector would otherwise draw the encoder to
-    the prototypes and rub out what tells near-duplicates apart.
+    sum_l |sg(g_l) - q_l|^2 + commitment * |z - sg(q_1 + ... + q_L)|^2 with q_l = C_l[c_l] and goals g_l (B, D),
+    weighted mean over rows. Commitment acts on the whole sum, not level by level: drawing the encoder to coarse
+    codewords would rub out what tells near-duplicates apart.
     """
     chosen = [codewords[level][codes[:, level]] for level in range(codes.shape[1])]
-    pull = torch.stack([(r.detach() - q).square().sum(1) for r, q in zip(residuals, chosen, strict=True)]).sum(0)
+    pull = torch.stack([(g.detach() - q).square().sum(1) for g, q in zip(goals, chosen, strict=True)]).sum(0)
     total = torch.stack(chosen).sum(0).detach()
     per_row = pull + commitment * (z - total).square().sum(1)
     return (per_row * weight).sum() / weight.sum()
@@ -81,8 +81,7 @@ def contrastive(
             break
         r, words = residuals[level], codewords[level]
         distance = torch.addmm(words.square().sum(1), r, words.T, alpha=-2) + r.square().sum(1, keepdim=True)
-        temperature = (sharpness * distance.detach().min(dim=1).values.mean()).clamp_min(_FLOOR)
-        p = bounded_softmax(-distance / temperature, floor=-16.0)
+        p = bounded_softmax(-distance / _temperature(distance, sharpness), floor=-16.0)
         together = p @ p.T
         share = together if share is None else share * together
         bounded = share.clamp(_FLOOR, 1 - _FLOOR)
@@ -91,6 +90,11 @@ def contrastive(
             _mean(-bounded.log(), attract) + negative_weight * _mean(-torch.log1p(-bounded), repel)
         )
     return loss
+
+
+def _temperature(distance: Tensor, sharpness: float) -> Tensor:
+    """Softmax temperature of a level, a constant to the gradient."""
+    return (sharpness * distance.detach().min(dim=1).values.mean()).clamp_min(_FLOOR)
 
 
 def _mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -54,24 +54,26 @@ class MLP(nn.Module):
 class RQVAE(nn.Module):
     """Linear-plus-MLP encoder and decoder around a residual quantiser with snapped coarse levels."""
 
-    def __init__(self, config: TrainConfig, dim: int, latent: int, prototypes: int, groups: int) -> None:
+    keys: Tensor
+    offset: Tensor
+    rests: Tensor
+    paths: Tensor
+
+    def __init__(self, config: TrainConfig, dim: int, latent: int, prototypes: int) -> None:
         super().__init__()
         g = torch.Generator().manual_seed(config.seed)
         self.levels, self.snap = config.levels, config.snap if prototypes else (0.0,) * config.levels
         self.snapped = [level for level, s in enumerate(self.snap) if s > 0]
-        # `groups` coarse values are told apart by the first ceil(log_K groups) levels; later ones see the fine set.
-        self.value_row = [
-            0 if level == 0 or config.codebook_size**level < groups else 1 for level in range(self.levels)
-        ]
         self.encoder_linear = nn.Parameter(torch.zeros(dim, latent))
         self.decoder_linear = nn.Parameter(torch.zeros(latent, dim))
         widths = list(config.hidden)
         self.encoder = MLP([dim, *widths, latent], g) if widths else None
         self.decoder = MLP([latent, *reversed(widths), dim], g) if widths else None
         self.codewords = nn.Parameter(torch.zeros(config.levels, config.codebook_size, latent))
-        self.register_buffer("keys", torch.zeros(prototypes, latent))
-        self.register_buffer("values", torch.zeros(2, prototypes, latent))
-        self.register_buffer("temperature", torch.ones(()))
+        self.register_buffer("keys", torch.zeros(latent, prototypes))
+        self.register_buffer("offset", torch.zeros(prototypes))
+        self.register_buffer("rests", torch.zeros(prototypes, latent))
+        self.register_buffer("paths", torch.zeros(prototypes, len(self.snapped), dtype=torch.long))
 
     def encode(self, x: Tensor) -> Tensor:
         """Latent (B, D) of centred, scaled x (B, d)."""
@@ -87,21 +89,19 @@ class RQVAE(nn.Module):
         """Per level, what is quantised before earlier codewords are taken off: (B, D) each."""
         if not self.snapped:
             return [z] * self.levels
-        scale = 1 / self.temperature
-        keys, offset = (2 * scale * self.keys).T, -scale * self.keys.square().sum(1)
         # Split so that the (rows, prototypes) matrix stays within cache and the allocator's reach.
-        weights = [bounded_softmax(torch.addmm(offset, part, keys)) for part in z.split(_ROWS)]
-        denoised = {
-            row: torch.cat([w @ self.values[row] for w in weights])
-            for row in {self.value_row[level] for level in self.snapped}
-        }
-        return [
-            z + self.snap[level] * (denoised[self.value_row[level]] - z) if level in self.snapped else z
-            for level in range(self.levels)
-        ]
+        weights = [bounded_softmax(torch.addmm(self.offset, part, self.keys)) for part in z.split(_ROWS)]
+        stands_for = torch.zeros_like(self.keys.T)
+        targets = []
+        for level in self.snapped:
+            stands_for = stands_for + self.codewords[level][self.paths[:, level]]
+            denoised = torch.cat([w @ stands_for for w in weights])
+            targets.append(z + self.snap[level] * (denoised - z))
+        deep = z - torch.cat([w @ self.rests for w in weights])
+        return targets + [deep] * (self.levels - len(targets))
 
     def quantise(self, z: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Residuals per level (B, D), codes (B, levels) and the sum of codewords (B, D)."""
+        """Per level what was quantised (B, D); codes (B, levels); the sum of codewords (B, D)."""
         taken = torch.zeros_like(z)
         residuals, codes = [], []
         for level, target in enumerate(self.targets(z)):
@@ -127,13 +127,15 @@ def bounded_softmax(logits: Tensor, floor: float = -30.0) -> Tensor:
     return w / w.sum(dim=-1, keepdim=True)
 
 
-def export(model: RQVAE, mean: Tensor, scale: float, readout: Tensor) -> dict[str, NDArray[np.float32]]:
+def export(model: RQVAE, mean: Tensor, scale: float, readout: Tensor) -> dict[str, NDArray[np.generic]]:
     """The tensors of `codebook.Codebook` for raw vectors; readout (levels, K, d) in scaled units."""
     out = {
         "mean": mean,
         "encoder.linear": model.encoder_linear / scale,
         "prototype.keys": model.keys,
-        "prototype.values": model.values,
+        "prototype.offset": model.offset,
+        "prototype.rests": model.rests,
+        "prototype.paths": model.paths,
         "codewords": model.codewords,
         "decoder.linear": model.decoder_linear * scale,
         "readout": readout * scale,
@@ -145,14 +147,12 @@ def export(model: RQVAE, mean: Tensor, scale: float, readout: Tensor) -> dict[st
             out[f"encoder.bias.{i}"] = model.encoder.bias[i]
             out[f"decoder.weight.{i}"] = model.decoder.weight[i] * (scale if i == last else 1)
             out[f"decoder.bias.{i}"] = model.decoder.bias[i] * (scale if i == last else 1)
-    return {name: t.detach().to("cpu", torch.float32).numpy() for name, t in out.items()}
+    return {name: t.detach().cpu().numpy() for name, t in out.items()}
 
 
 def inference_config(model: RQVAE, margin_bound: float) -> dict[str, object]:
     """The settings of `codebook.Codebook` for this model."""
     return {
         "snap": list(model.snap),
-        "snap_values": list(model.value_row),
-        "snap_temperature": float(model.temperature),
         "margin_bound": margin_bound,
     }

@@ -50,7 +50,7 @@ class HierarchicalSampler:
     the batch makes up for the products this leaves rare.
 
     rows: (M,) products to draw from; those without category are left out.
-    size: rows per batch, a multiple of 2 * per_slot * groups.
+    size: rows per batch asked for; `self.size` is what whole groups make of it.
     """
 
     def __init__(
@@ -58,14 +58,16 @@ class HierarchicalSampler:
     ) -> None:
         rows = rows[tree.leaf[rows] >= 0]
         self.tree, self.per_slot, self.seed = tree, per_slot, seed
-        half = max(group_size // (2 * per_slot), 1) * per_slot
+        half = max(min(group_size, size) // (2 * per_slot), 1) * per_slot
         self.slots = half // per_slot
         self.groups = size // (2 * half)
         self.size = self.groups * 2 * half
         self._products, self._leaf_start, self._leaf_count = _grouped(rows, tree.leaf[rows], tree.leaves)
         seen = np.flatnonzero(self._leaf_count)
         parents, parent_of = np.unique(tree.leaf_parent[seen], return_inverse=True)
-        self._children, self._child_start, self._child_count = _grouped(seen, parent_of.reshape(-1), len(parents))
+        self._children, self._child_start, self._child_count = _grouped(
+            seen, parent_of.reshape(-1), len(parents)
+        )
         tops, top_of = np.unique(tree.leaf_top[seen], return_inverse=True)
         leaf_top = np.full(tree.leaves, -1)
         leaf_top[seen] = top_of.reshape(-1)

@@ -27,7 +27,7 @@ from sid_pipeline.rqvae import checkpoint, gate, losses
 from sid_pipeline.rqvae import initialise as init
 from sid_pipeline.rqvae.codebook import Codebook
 from sid_pipeline.rqvae.config import TrainConfig
-from sid_pipeline.rqvae.model import RQVAE, export, inference_config
+from sid_pipeline.rqvae.model import RQVAE, Forward, export, inference_config
 from sid_pipeline.rqvae.sampler import HierarchicalSampler, UniformSampler
 from sid_pipeline.rqvae.tree import GRADES, Tree, build_tree
 
@@ -94,7 +94,9 @@ class _Catalogue:
         if x.ndim != 2 or not np.issubdtype(x.dtype, np.floating):
             raise ValueError(f"embeddings must be a float array of shape (N, d); got {x.dtype} {x.shape}.")
         if len(x) < 16:
-            raise ValueError(f"embeddings has {len(x)} rows; at least 16 products are needed to train a codebook.")
+            raise ValueError(
+                f"embeddings has {len(x)} rows; at least 16 products are needed to train a codebook."
+            )
         self.raw, self.device = x, device
         self.n, self.dim = x.shape
         self.hash, self.mean, self.scale = self._scan()
@@ -122,7 +124,11 @@ class _Catalogue:
         variance = square / self.n - float(mean @ mean)
         if variance <= 1e-10 * max(square / self.n, 1e-30):
             raise ValueError("All embeddings are the same vector; a codebook needs products that differ.")
-        return digest.hexdigest(), torch.from_numpy(mean.astype(np.float32)).to(self.device), math.sqrt(variance)
+        return (
+            digest.hexdigest(),
+            torch.from_numpy(mean.astype(np.float32)).to(self.device),
+            math.sqrt(variance),
+        )
 
     def take(self, rows: NDArray[np.int64]) -> Tensor:
         """Centred, scaled vectors (len(rows), d)."""
@@ -169,11 +175,10 @@ class _Run:
         self.train_rows, self.held_rows = self._split()
         self.lam = self._lambda()
         self.uniform, self.related = self._samplers()
-        budget = self._prototype_budget()
-        latent = min(config.latent_dim or 128, self.data.dim)
-        # Prototypes are counted once they are grouped; the model is built in `start`.
-        self.latent, self.budget = latent, budget
-        self.state = _State(steps=self._planned_steps(), planned=config.max_seconds is None or config.steps is not None)
+        self.latent = min(config.latent_dim or 64, self.data.dim)
+        self.state = _State(
+            steps=self._planned_steps(), planned=config.max_seconds is None or config.steps is not None
+        )
         self.best: dict[str, Tensor] = {}
         self.pending: list[Tensor] = []
 
@@ -205,9 +210,6 @@ class _Run:
         taken = related.size if related else 0
         return UniformSampler(self.train_rows, c.batch_size - taken, c.seed), related
 
-    def _prototype_budget(self) -> int:
-        return init.prototype_budget(self.config, self.data.n, min(self.config.init_rows, len(self.train_rows)))
-
     def _planned_steps(self) -> int:
         c = self.config
         per_epoch = max(len(self.train_rows) / self.uniform.size, 1e-9)
@@ -221,16 +223,23 @@ class _Run:
 
     def _identity(self) -> dict[str, Any]:
         """What must be equal for a checkpoint to be resumed."""
-        values = {f"TrainConfig.{k}": v for k, v in self.config.to_dict().items() if k not in ("threads", "device")}
+        values = {
+            f"TrainConfig.{k}": v for k, v in self.config.to_dict().items() if k not in ("threads", "device")
+        }
         taxonomy = hashlib.sha256(np.ascontiguousarray(self.tree.node).tobytes()).hexdigest()
-        return {**values, "embeddings": self.data.hash, "taxonomy_paths": taxonomy, "torch": torch.__version__}
+        return {
+            **values,
+            "embeddings": self.data.hash,
+            "taxonomy_paths": taxonomy,
+            "torch": torch.__version__,
+        }
 
     def start(self) -> None:
         """Initialise in closed form, or resume from the checkpoint."""
         found = checkpoint.read(self.folder, self._identity()) if self.folder else None
         if found:
             tensors, state = found
-            self._build(tensors["coarse"])
+            self._build(len(tensors["model.offset"]))
             self._restore(tensors, state)
             return
         c = self.config
@@ -243,31 +252,37 @@ class _Run:
         axes = init.principal_axes(x, self.latent)
         z = x @ axes
         leaf = self.tree.leaf[self.init_rows] if c.taxonomy_init else np.full(len(z), -1)
-        if self.budget:
-            self.label, self.coarse = init.group_into_prototypes(z, leaf, self.budget, generator)
-        else:
-            self.label = torch.zeros(len(z), dtype=torch.long, device=self.device)
-            self.coarse = torch.zeros(0, dtype=torch.long, device=self.device)
-        self._build(self.coarse)
+        # Sizes are meant for all products; the sample at hand may be a part of them.
+        share = len(z) / len(self.train_rows)
+        group = share * init.group_size(c, len(self.train_rows))
+        size = share * init.prototype_size(c, len(self.train_rows))
+        prototypes = init.group_products(z, leaf, size, group, c.cells_per_group, generator) if size else None
+        self.member = (
+            prototypes.member if prototypes else torch.zeros(0, dtype=torch.long, device=self.device)
+        )
+        self._build(len(prototypes.cell) if prototypes else 0)
         with torch.no_grad():
             self.model.encoder_linear.copy_(axes)
             self.model.decoder_linear.copy_(axes.T)
-            if self.budget:
-                init.set_prototypes(self.model, z, self.label, self.coarse)
-            seeds = None
-            if c.taxonomy_init:
-                first = self.model.targets(z)[0]
-                seeds = init.category_means(first, self.tree, self.init_rows, c.codebook_size)
-            init.fit_codewords(self.model, z, c.kmeans_iterations, generator, seeds)
+            if prototypes:
+                init.set_keys(self.model, z, self.member)
+                node = (
+                    self.tree.node[self.init_rows] if c.taxonomy_init else self.tree.node[self.init_rows, :0]
+                )
+                init.lay_paths(self.model, z, prototypes, node, c.kmeans_iterations, generator)
+                init.set_rests(self.model, z, self.member, c.prefix_centring)
+            init.fit_codewords(self.model, z, c.kmeans_iterations, generator)
         self._save()
 
-    def _build(self, coarse: Tensor) -> None:
+    def _build(self, prototypes: int) -> None:
         c = self.config
-        groups = len(torch.unique(coarse))
-        self.model = RQVAE(c, self.data.dim, self.latent, len(coarse), groups).to(self.device)
+        self.model = RQVAE(c, self.data.dim, self.latent, prototypes).to(self.device)
         linear = [self.model.encoder_linear, self.model.decoder_linear]
         matrices = [p for m in (self.model.encoder, self.model.decoder) if m for p in m.weight]
-        rest = [self.model.codewords, *(p for m in (self.model.encoder, self.model.decoder) if m for p in m.bias)]
+        rest = [
+            self.model.codewords,
+            *(p for m in (self.model.encoder, self.model.decoder) if m for p in m.bias),
+        ]
         groups = [
             {"params": linear, "weight_decay": 0.0, "peak": c.linear_learning_rate},
             {"params": matrices, "weight_decay": c.weight_decay, "peak": c.learning_rate},
@@ -298,7 +313,6 @@ class _Run:
             if self.folder and s.step % c.checkpoint_every == 0:
                 self._save()
             self._watch_clock()
-        self._flush()
         if s.step and s.history and s.history[-1].get("validated") != s.step:
             self._validate()
         self._save()
@@ -323,7 +337,9 @@ class _Run:
         weight = torch.ones(len(rows), device=self.device)
         weight[len(even) :] = c.hierarchical_weight
         recon = losses.reconstruction(x, out.output.float(), weight)
-        rq = losses.quantisation(out.z, out.residuals, out.codes, self.model.codewords, c.commitment, weight)
+        rq = losses.quantisation(
+            out.z, self._goals(out), out.codes, self.model.codewords, c.commitment, weight
+        )
         total = recon + rq
         contrast = torch.zeros((), device=self.device)
         if self.lam > 0:
@@ -338,6 +354,15 @@ class _Run:
             self.used[level].index_add_(0, out.codes[:, level], ones)
         self.spare = out.residuals
         self.pending.append(torch.stack([total.detach(), recon.detach(), rq.detach(), contrast.detach()]))
+
+    def _goals(self, out: Forward) -> list[Tensor]:
+        """What each chosen codeword should be: at snapped levels what is left of z itself, not of its prototype."""
+        goals = list(out.residuals)
+        rest = out.z.detach()
+        for level in self.model.snapped:
+            goals[level] = rest
+            rest = rest - self.model.codewords[level].detach()[out.codes[:, level]]
+        return goals
 
     def _contrast(self, z: Tensor, rows: NDArray[np.int64], even: int) -> Tensor:
         """The taxonomy term, on the hierarchical part of the batch or, without one, on its categorised rows."""
@@ -409,14 +434,13 @@ class _Run:
             s.planned = True
 
     # ----------------------------------------------------------------- reporting
-    def _flush(self) -> dict[str, float]:
-        """Mean loss terms since the last call; raises if one was not finite, naming the step."""
+    def _terms(self) -> dict[str, float]:
+        """Mean loss terms since the last report; raises if one was not finite, naming the step."""
         if not self.pending:
             return {}
         values = torch.stack(self.pending).cpu()
         bad = ~torch.isfinite(values).all(dim=1)
         first = self.state.step - len(self.pending) + 1
-        self.pending = []
         if bad.any():
             at = int(bad.int().argmax())
             named = ", ".join(f"{t} {v:g}" for t, v in zip(_TERMS, values[at].tolist(), strict=True))
@@ -427,7 +451,8 @@ class _Run:
 
     def _report(self) -> None:
         s = self.state
-        terms = self._flush()
+        terms = self._terms()
+        self.pending = []
         now = time.monotonic()
         speed = len(self.rows) * (s.step - self.ticked_step) / max(now - self.ticked, 1e-9)
         left = (s.steps - s.step) * (now - self.ticked) / max(s.step - self.ticked_step, 1)
@@ -442,7 +467,7 @@ class _Run:
 
     def _validate(self) -> None:
         """Held-out relative error; keeps the best state and counts towards early stop."""
-        self._flush()
+        self._terms()
         s = self.state
         error, codes = self._held_out()
         used = [len(torch.unique(codes[:, level])) for level in range(self.config.levels)]
@@ -473,12 +498,14 @@ class _Run:
     def _save(self) -> None:
         if not self.folder:
             return
-        self._flush()
+        self._terms()
         s = self.state
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors.update({f"best.{k}": v for k, v in self.best.items()})
         tensors.update(checkpoint.optimiser_tensors(self.optimiser))
-        tensors.update(used=self.used, label=self.label, coarse=self.coarse, init_rows=torch.from_numpy(self.init_rows))
+        tensors.update(used=self.used, member=self.member, init_rows=torch.from_numpy(self.init_rows))
+        if self.pending:
+            tensors["pending"] = torch.stack(self.pending)
         state = {**s.__dict__, "elapsed": self._elapsed(), "run": self._identity()}
         checkpoint.write(self.folder, tensors, state)
 
@@ -489,8 +516,9 @@ class _Run:
         self.model.load_state_dict(under("model."))
         self.best = under("best.")
         checkpoint.restore_optimiser(self.optimiser, tensors)
-        self.used, self.label, self.coarse = (tensors[k].to(self.device) for k in ("used", "label", "coarse"))
+        self.used, self.member = (tensors[k].to(self.device) for k in ("used", "member"))
         self.init_rows = tensors["init_rows"].numpy()
+        self.pending = list(tensors["pending"].to(self.device)) if "pending" in tensors else []
         self.state = _State(**{k: v for k, v in state.items() if k != "run"})
         self.began = time.monotonic()
         self.ticked_first = self.began
@@ -505,9 +533,10 @@ class _Run:
         if self.best:
             self.model.load_state_dict(self.best)
         generator = torch.Generator().manual_seed(c.seed + 1)
-        if self.budget:
-            z = self._latents(self.init_rows)
-            init.set_prototypes(self.model, z, self.label, self.coarse)
+        if len(self.model.offset):
+            latents = self._latents(self.init_rows)
+            init.set_keys(self.model, latents, self.member)
+            init.set_rests(self.model, latents, self.member, c.prefix_centring)
         rows = self.train_rows
         if len(rows) > _REFIT_ROWS:
             rows = np.sort(np.random.default_rng([c.seed, 5]).choice(rows, _REFIT_ROWS, replace=False))
@@ -542,13 +571,17 @@ class _Run:
                 "stopped": s.stopped or "step budget",
                 "epochs": s.step * self.uniform.size / len(self.train_rows),
                 "lambda_contrastive": self.lam,
-                "prototypes": len(self.coarse),
+                "prototypes": len(self.model.offset),
                 "readout_ridge": ridge,
                 "device": str(self.device),
                 "notes": self.notes,
             },
             "metrics": health.to_dict(),
-            "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+            "versions": {
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "numpy": np.__version__,
+            },
             "provenance": dict(provenance),
         }
         arrays = export(self.model, self.data.mean, self.data.scale, readout)
@@ -561,7 +594,7 @@ class _Run:
         return torch.cat([self.model.encode(self.data.take(part)) for part in _chunks(rows)])
 
     def _rest(self, rows: NDArray[np.int64], codes: Tensor) -> Tensor:
-        return self.data.take(rows) - self.model.decode(init.apply_readout(self.model.codewords, codes))
+        return self.data.take(rows) - self.model.decode(init.apply_table(self.model.codewords, codes))
 
     def _distinct(self, rows: NDArray[np.int64]) -> int:
         """Number of different vectors among the rows, told apart by one random projection."""

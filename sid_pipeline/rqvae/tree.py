@@ -47,13 +47,17 @@ def build_tree(paths: ArrayLike | None, n: int) -> Tree:
     holes = (present[:, 1:] & ~present[:, :-1]).any(axis=1)
     if holes.any():
         row = int(np.argmax(holes))
-        raise ValueError(f"taxonomy_paths row {row} is {values[row].tolist()}: a level is missing above a given one.")
+        raise ValueError(
+            f"taxonomy_paths row {row} is {values[row].tolist()}: a level is missing above a given one."
+        )
     node = np.full(values.shape, -1, np.int64)
     parent = np.zeros(n, np.int64)
     offset = 0
     for level in range(values.shape[1]):
         rows = np.flatnonzero(present[:, level])
-        pairs, index = np.unique(np.stack([parent[rows], values[rows, level]], 1), axis=0, return_inverse=True)
+        pairs, index = np.unique(
+            np.stack([parent[rows], values[rows, level]], 1), axis=0, return_inverse=True
+        )
         node[rows, level] = offset + index.reshape(-1)
         parent[rows] = node[rows, level]
         offset += len(pairs)
@@ -77,7 +81,9 @@ def _as_integers(paths: ArrayLike | None, n: int) -> NDArray[np.int64]:
     if values.ndim == 1 and len(values) == n and values.dtype != object:
         values = values[:, None]
     if values.ndim != 2 or len(values) != n:
-        raise ValueError(f"taxonomy_paths has shape {values.shape}; expected ({n}, depth), one row per embedding.")
+        raise ValueError(
+            f"taxonomy_paths has shape {values.shape}; expected ({n}, depth), one row per embedding."
+        )
     if values.dtype == object:
         values = np.where(np.equal(values, None), -1, values)
     if np.issubdtype(values.dtype, np.floating):
@@ -92,7 +98,10 @@ def _as_integers(paths: ArrayLike | None, n: int) -> NDArray[np.int64]:
 
 
 def grade_pairs(
-    node_i: NDArray[np.int64], length_i: NDArray[np.int64], node_j: NDArray[np.int64], length_j: NDArray[np.int64]
+    node_i: NDArray[np.int64],
+    length_i: NDArray[np.int64],
+    node_j: NDArray[np.int64],
+    length_j: NDArray[np.int64],
 ) -> NDArray[np.int64]:
     """Grade 0..3 of pairs of categorised products (see GRADES); arrays broadcast, nodes over a last axis of depth.
 

@@ -1,4 +1,4 @@
-"""Puts the sample data together: the catalogue of two nights, offers, two taxonomies, relevance labels, README."""
+"""Puts the sample data together: two nights' catalogue and offers, two taxonomies, labels, README."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from pathlib import Path
 from sid_pipeline.sample import defects, nights, offers, readme, relevance, taxonomy
 from sid_pipeline.sample.draw import Draw
 from sid_pipeline.sample.files import encoded, write_gzip, write_text
-from sid_pipeline.sample.products import Product, catalogue, leaf_products, used_leaves, with_ids
+from sid_pipeline.sample.products import HEADER, Product, catalogue, leaf_products, used_leaves, with_ids
 from sid_pipeline.sample.vocabulary import Leaf, Vocabulary, load
 
 DAYS = ("2026-01-05", "2026-01-06")
 PRODUCTS = 5400
 SEED = 20260105
-HEADER = ("product_id", "title", "brand", "size", "description", "category", "price")
 
 
-def _spare(vocabulary: Vocabulary, leaves: Sequence[Leaf], count: int, first_id: int, stream: str) -> list[Product]:
+def _spare(
+    vocabulary: Vocabulary, leaves: Sequence[Leaf], count: int, first_id: int, stream: str
+) -> list[Product]:
     """Products that exist only as bad rows."""
     draw = Draw(stream)
     made = [leaf_products(vocabulary, draw.choice(leaves), 1, f"{stream}/{i}")[0] for i in range(count)]
@@ -34,7 +35,9 @@ def generate(out_dir: Path, *, products: int = PRODUCTS, seed: int = SEED) -> No
     Raises ValueError when ``products`` is below 100.
     """
     if products < 100:
-        raise ValueError(f"products is {products}: the sample needs at least 100 to hold every planted defect")
+        raise ValueError(
+            f"products is {products}: the sample needs at least 100 to hold every planted defect"
+        )
     vocabulary = load()
     leaves = used_leaves(vocabulary, products, taxonomy.TOUCHED_LEAVES)
     first = catalogue(vocabulary, leaves, products, seed)
@@ -42,7 +45,9 @@ def generate(out_dir: Path, *, products: int = PRODUCTS, seed: int = SEED) -> No
 
     planted = [defects.counts(products), defects.counts(products, second_night=True)]
     spare = [
-        _spare(vocabulary, leaves, sum(counts.values()), defects.BAD_ID_START + 10_000 * i, f"{seed}/spare/{i}")
+        _spare(
+            vocabulary, leaves, sum(counts.values()), defects.BAD_ID_START + 10_000 * i, f"{seed}/spare/{i}"
+        )
         for i, counts in enumerate(planted)
     ]
     bad_first = defects.make(spare[0], first, f"{seed}/bad/0")
@@ -67,4 +72,4 @@ def generate(out_dir: Path, *, products: int = PRODUCTS, seed: int = SEED) -> No
     write_gzip(out_dir / "relevance" / "examples.csv.gz", relevance.example_lines(judged))
     write_gzip(out_dir / "relevance" / "products.csv.gz", relevance.product_lines(judged, first))
 
-    write_text(out_dir / "README.md", readme.text(first, night, planted, nodes, judged, seed, DAYS))
+    write_text(out_dir / "README.md", readme.text(first, night, planted, nodes, good_labels, seed, DAYS))

@@ -1,7 +1,7 @@
 """Bad rows: what goes wrong in real catalogue files, planted in known numbers.
 
-Every bad row is an extra row made from a product of its own, so that no good product is spoilt. *Reject* means
-that the row can be no product; *mend* means that it is one after a repair a careful reader can make.
+Every bad row is an extra row made from a product of its own, so that no good product is spoilt. *Reject*
+means that the row can be no product; *mend* means that it is one after a repair a careful reader can make.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from sid_pipeline.sample.products import Product
 
 BASE_PRODUCTS = 5400  # the counts below belong to a catalogue of this size
 BAD_ID_START = 900_001
+_ONCE = frozenset(("unclosed_quote", "nul_in_title"))  # not scaled: one is enough to break a reader
 TITLE_LIMIT = 2_000  # characters
 _LONG_TITLES = (2_001, 2_500, 20_000, 200_000)
-_CONTROL = ("\x07", "\x0b", "\x1b[31m", "\u2028", "\x00", "\x0c", "\x85", "\x1f")
+_CONTROL = ("\x07", "\x0b", "\x1b[31m", "\u2028", "\x0c", "\x85", "\x1f")
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,13 @@ class Kind:
 
 KINDS = (
     Kind("empty_product_id", "reject", 12, 2, "the product_id is empty"),
-    Kind("duplicate_product_id", "reject", 10, 2, "the product_id of an earlier row, with other text (the first row wins)"),
+    Kind(
+        "duplicate_product_id",
+        "reject",
+        10,
+        2,
+        "the product_id of an earlier row, with other text (the first row wins)",
+    ),
     Kind("repeated_row", "reject", 8, 0, "an earlier row once more, byte for byte"),
     Kind("empty_title", "reject", 8, 2, "the title is empty"),
     Kind("blank_title", "reject", 6, 0, "the title is made of spaces, tabs and no-break spaces"),
@@ -39,12 +46,15 @@ KINDS = (
     Kind("too_few_fields", "reject", 8, 2, "the row breaks off after two to five fields"),
     Kind("too_many_fields", "reject", 8, 0, "an unquoted comma in the title gives eight fields"),
     Kind("not_a_row", "reject", 3, 0, "a line of a server's error message"),
-    Kind("unclosed_quote", "reject", 1, 0, "the last line of the file opens a quoted field and never closes it"),
-    Kind("control_characters", "mend", 8, 0, "control characters and line separators in the title, one of them NUL"),
-    Kind("not_utf8", "mend", 8, 0, "the row is written in Windows-1252"),
-    Kind("price_not_a_number", "mend", 12, 0, "the price is 'abc', 'n/a', '1.2.3' or '€ 4,99': it is read as unknown"),
-    Kind("price_negative", "mend", 4, 0, "the price is negative: it is read as unknown"),
-    Kind("padded_fields", "mend", 8, 0, "spaces around product_id and title"),
+    Kind(
+        "unclosed_quote", "reject", 1, 0, "the last line of the file opens a quoted field and never closes it"
+    ),
+    Kind("not_utf8", "reject", 8, 0, "the row is written in Windows-1252"),
+    Kind("nul_in_title", "reject", 1, 0, "a NUL character in the title"),
+    Kind("control_characters", "mend", 7, 0, "control characters or line separators in the title: left out"),
+    Kind("price_not_a_number", "mend", 12, 0, "the price is 'abc', 'n/a', '1.2.3' or '€ 4,99'"),
+    Kind("price_negative", "mend", 4, 0, "the price is negative"),
+    Kind("padded_fields", "mend", 8, 0, "spaces around product_id and title: cut off"),
 )
 
 
@@ -61,7 +71,7 @@ def counts(products: int, *, second_night: bool = False) -> dict[str, int]:
     out = {}
     for kind in KINDS:
         base = kind.second_night if second_night else kind.count
-        if kind.name == "unclosed_quote":
+        if kind.name in _ONCE:
             out[kind.name] = base
         else:
             out[kind.name] = max(1, round(base * products / BASE_PRODUCTS)) if base else 0
@@ -78,24 +88,29 @@ def _line(kind: str, row: list[str], number: int, draw: Draw) -> bytes:
         return encoded([product_id, (" ", "   ", "\t", "\u00a0 \u00a0")[number % 4], *rest])
     if kind == "title_too_long":
         length = _LONG_TITLES[number % len(_LONG_TITLES)]
-        return encoded([product_id, (title + " ") * (length // len(title)) + title[: length % len(title)], *rest][:7])
+        return encoded(
+            [product_id, (title + " ") * (length // len(title)) + title[: length % len(title)], *rest][:7]
+        )
     if kind == "too_few_fields":
         return encoded(row[: 2 + number % 4])
     if kind == "too_many_fields":
         words = title.replace(",", "").replace('"', "").split(" ")
         return f"{product_id},{words[0]},{csv_line([' '.join(words[1:]), *rest])}".encode()
     if kind == "not_a_row":
-        return (b"504 Gateway Time-out\n", b"<html><head><title>Error</title></head></html>\n", b"-- 5400 rows --\n")[
-            number % 3
-        ]
+        return (
+            b"504 Gateway Time-out\n",
+            b"<html><head><title>Error</title></head></html>\n",
+            b"-- 5400 rows --\n",
+        )[number % 3]
     if kind == "unclosed_quote":
         return f'{product_id},"{title.replace(chr(34), "")},{rest[0]}\n'.encode()
-    if kind == "control_characters":
+    if kind in ("control_characters", "nul_in_title"):
         middle = len(title) // 2
-        return encoded([product_id, title[:middle] + _CONTROL[number % len(_CONTROL)] + title[middle:], *rest])
+        planted = "\x00" if kind == "nul_in_title" else _CONTROL[number % len(_CONTROL)]
+        return encoded([product_id, title[:middle] + planted + title[middle:], *rest])
     if kind == "not_utf8":
-        # The accents make sure that the bytes are no UTF-8.
-        return csv_line([product_id, f"{title} – spécialité", *rest]).encode("cp1252", errors="ignore")
+        # The accents make sure that the bytes are no UTF-8; letters that Windows-1252 lacks are left out.
+        return csv_line([product_id, f"{title}, spécialité", *rest]).encode("cp1252", errors="ignore")
     if kind == "price_not_a_number":
         return encoded([*row[:6], ("abc", "n/a", "1.2.3", "€ 4,99")[number % 4]])
     if kind == "price_negative":
@@ -117,7 +132,11 @@ def make(
         for number in range(counts(len(good), second_night=second_night)[kind.name]):
             if kind.name == "duplicate_product_id":
                 victim = next(victims)
-                out.append(BadRow(kind, encoded([victim.product_id, *next(supply).row()[1:]]), after=victim.product_id))
+                out.append(
+                    BadRow(
+                        kind, encoded([victim.product_id, *next(supply).row()[1:]]), after=victim.product_id
+                    )
+                )
             elif kind.name == "repeated_row":
                 victim = next(victims)
                 out.append(BadRow(kind, encoded(victim.row()), after=victim.product_id))

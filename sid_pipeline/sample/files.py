@@ -27,7 +27,10 @@ def write_gzip(path: Path, lines: Iterable[bytes]) -> None:
     build on zlib-ng gives other compressed bytes with the same content.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as raw, gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=raw, mtime=0) as out:
+    with (
+        path.open("wb") as raw,
+        gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=raw, mtime=0) as out,
+    ):
         out.write(b"".join(lines))
 
 

@@ -31,20 +31,31 @@ class SecondNight:
 
 def _changed(product: Product, what: str, draw: Draw) -> Product:
     if what == "title":
-        return replace(product, title=f"{draw.choice(['New: ', 'Improved recipe – ', 'Special offer: '])}{product.title}")
+        return replace(
+            product, title=f"{draw.choice(['New: ', 'Improved recipe: ', 'Special offer: '])}{product.title}"
+        )
     if what == "description":
         return replace(product, description=f"{draw.choice(_NOTICES)} {product.description}".strip())
-    others = [pack for pack in product.leaf.packs if wording.parse_pack(pack) != product.pack]
-    pack = wording.parse_pack(draw.choice(others)) if others else replace(product.pack, count=product.pack.count + 1)
+    others = [
+        pack
+        for pack in product.leaf.packs
+        if product.leaf.fits(product.kind, product.variant, pack) and wording.parse_pack(pack) != product.pack
+    ]
+    pack = (
+        wording.parse_pack(draw.choice(others))
+        if others
+        else replace(product.pack, count=product.pack.count + 1)
+    )
     size = wording.write_size(pack, draw) or "single"
-    title = product.title
-    for old in (product.size,):
-        title = title.replace(old, size) if old and old in title else f"{title} ({size})"
-    return replace(product, pack=pack, size=size if size != product.size else f"{size} (new)", title=title)
+    old = product.size
+    title = product.title.replace(old, size) if old and old in product.title else f"{product.title} ({size})"
+    return replace(product, pack=pack, size=size, title=title)
 
 
-def second(vocabulary: Vocabulary, leaves: Sequence[Leaf], first: Sequence[Product], seed: int) -> SecondNight:
-    """The next day's good products: the first day's without the withdrawn, some edited, new ones at the end."""
+def second(
+    vocabulary: Vocabulary, leaves: Sequence[Leaf], first: Sequence[Product], seed: int
+) -> SecondNight:
+    """The next day's good products: the first day's, less the withdrawn, some edited, new ones at the end."""
     draw = Draw(f"{seed}/second night")
     count = len(first)
     order = draw.shuffled([product.product_id for product in first])

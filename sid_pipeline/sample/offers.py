@@ -9,7 +9,11 @@ from sid_pipeline.sample.files import encoded
 from sid_pipeline.sample.products import Product
 
 HEADER = ("product_id", "retailer_id", "available", "popularity")
-RETAILERS = (("northmarket", 0.75), ("greenbasket", 0.5), ("essentials24", 0.4))  # (id, share of products it lists)
+RETAILERS = (
+    ("northmarket", 0.75),
+    ("greenbasket", 0.5),
+    ("essentials24", 0.4),
+)  # (id, share of products it lists)
 BAD_OFFERS = {
     "unknown_product": 6,
     "popularity_not_a_number": 6,
@@ -35,7 +39,9 @@ def lines(products: Sequence[Product], seed: int, *, bad: bool) -> list[bytes]:
     listed = {retailer: set[str]() for retailer, _ in RETAILERS}
     for product in products:
         draw = Draw(f"{seed}/offer/{product.product_id}")
-        names = [retailer for retailer, share in RETAILERS if draw.chance(share)] or [draw.choice(RETAILERS)[0]]
+        names = [retailer for retailer, share in RETAILERS if draw.chance(share)] or [
+            draw.choice(RETAILERS)[0]
+        ]
         for name in names:
             listed[name].add(product.product_id)
     for retailer, _ in RETAILERS:
@@ -48,7 +54,7 @@ def lines(products: Sequence[Product], seed: int, *, bad: bool) -> list[bytes]:
 
 
 def _with_bad(rows: list[list[str]], draw: Draw) -> list[list[str]]:
-    """Adds the rows that no good offer can turn into, and spoils a field of as many others as the kinds ask."""
+    """Adds rows that no good offer can turn into, and spoils a field of as many others as the kinds ask."""
     out = list(rows)
     victims = iter(draw.shuffled(range(len(rows))))
     for kind, count in BAD_OFFERS.items():

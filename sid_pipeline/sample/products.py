@@ -14,6 +14,7 @@ from sid_pipeline.sample import wording
 from sid_pipeline.sample.draw import Draw
 from sid_pipeline.sample.vocabulary import Brand, Leaf, Vocabulary
 
+HEADER = ("product_id", "title", "brand", "size", "description", "category", "price")
 SEPARATOR = " > "
 SECOND_LISTING_SHARE = 0.06
 NO_CATEGORY_SHARE = 0.03
@@ -42,11 +43,13 @@ _MEAT = re.compile(
     r"chicken|beef|pork|ham\b|bacon|lamb|turkey|duck|meat|fish|salmon|tuna|prawn|anchov|sardine|mackerel|scampi"
     r"|shellfish|pepperoni|salami|chorizo|gelatine|liver|suet|cod\b|haddock|oyster|oxtail|goose|sausage"
 )
-_ANIMAL = re.compile(r"milk|cream|butter|cheese|yogurt|egg|honey|whey|feta|ricotta|mascarpone|ghee|custard|toffee|parmesan")
+_ANIMAL = re.compile(
+    r"milk|cream|butter|cheese|yogurt|egg|honey|whey|feta|ricotta|mascarpone|ghee|custard|toffee|parmesan"
+)
 _PLANT_PHRASES = re.compile(
     r"vegan [\w ]+|(oat|almond|soya|rice|cashew|hazelnut|coconut|plant|nut) (milk|cream|drink|butter)"
-    r"|(cocoa|shea|peanut|almond|plant) butter|butter beans|coconut yogurt|cream soda|\w+ yogurt alternative|meat free"
-    r"|creamed coconut|cheddar style|mozzarella style|feta style|gouda style|cream of tartar"
+    r"|(cocoa|shea|peanut|almond|plant) butter|butter beans|cream soda|\w+ yogurt alternative|meat free"
+    r"|creamed coconut|(cheddar|mozzarella|feta|gouda) style"
 )
 _GLUTEN = re.compile(r"wheat|barley|rye\b|spelt|semolina|bulgur|couscous|malt\b|breadcrumbs|bran\b")
 
@@ -139,7 +142,7 @@ def _price(leaf: Leaf, family_position: float, pack: wording.Size, packs: Sequen
 
 
 class _Family:
-    """One brand's range of one product type: shared copy, house style and tags, several variants and sizes."""
+    """One brand's range of one product type: shared copy, house style and tags; variants and sizes."""
 
     def __init__(self, vocabulary: Vocabulary, leaf: Leaf, brand: Brand, name: str, draw: Draw) -> None:
         self.vocabulary, self.leaf, self.brand, self.name, self.draw = vocabulary, leaf, brand, name, draw
@@ -168,22 +171,47 @@ class _Family:
     def members(self) -> list[tuple[str, wording.Size]]:
         """Variants by sizes, leaving out a variant that the type already says ("Smoked smoked salmon")."""
         kind_words = set(self.kind.lower().split())
-        variants = [v for v in self.leaf.variants if not kind_words & (set(v.lower().split()) - {"with", "in", "for"})]
+        variants = [
+            v for v in self.leaf.variants if not kind_words & (set(v.lower().split()) - {"with", "in", "for"})
+        ]
         chosen = self.draw.sample(variants or list(self.leaf.variants), 1 + self.draw.below(4))
-        packs = self.draw.sample([wording.parse_pack(pack) for pack in self.leaf.packs], 1 + self.draw.below(2))
-        return self.draw.shuffled([(variant, pack) for variant in chosen for pack in packs])
+        packs = self.draw.sample(self.leaf.packs, 1 + self.draw.below(2))
+        return self.draw.shuffled(
+            [
+                (variant, wording.parse_pack(pack))
+                for variant in chosen
+                for pack in packs
+                if self.leaf.fits(self.kind, variant, pack)
+            ]
+        )
 
-    def product(self, variant: str, pack: wording.Size, *, style: str = "", description_style: str = "") -> Product:
+    def product(
+        self, variant: str, pack: wording.Size, *, style: str = "", description_style: str = ""
+    ) -> Product:
         """One listing; another shop's listing of the same product passes styles of its own."""
         draw, leaf, brand = self.draw, self.leaf, self.brand
         tags = tuple(tag for tag in self.tags if not contradicts(tag, self.kind, variant, self.made))
         size = wording.write_size(pack, draw)
         title_style = style or self.style
         title = wording.write_title(
-            title_style, brand=brand, leaf=leaf, kind=self.kind, variant=variant, tags=tags, size=size, draw=draw
+            title_style,
+            brand=brand,
+            leaf=leaf,
+            kind=self.kind,
+            variant=variant,
+            tags=tags,
+            size=size,
+            draw=draw,
         )
         facts = wording.write_facts(
-            leaf=leaf, brand=brand, kind=self.kind, variant=variant, tags=tags, made=self.made, size=size, draw=draw
+            leaf=leaf,
+            brand=brand,
+            kind=self.kind,
+            variant=variant,
+            tags=tags,
+            made=self.made,
+            size=size,
+            draw=draw,
         )
         second = bool(style)
         marketing = wording.write_marketing(self.vocabulary, brand, leaf, draw) if second else self.marketing
@@ -195,10 +223,14 @@ class _Family:
             family=self.name,
             second_listing_of=(self.name, self.kind, variant, pack) if second else None,
             pack=pack,
-            brand=draw.choice([brand.name.upper(), brand.name, brand.name.replace(" & ", " and ")]) if second else brand.name,
+            brand=draw.choice([brand.name.upper(), brand.name, brand.name.replace(" & ", " and ")])
+            if second
+            else brand.name,
             title=title,
             size="" if draw.chance(0.12) and size and size in title else size,
-            description=wording.write_description(description_style or self.description_style, marketing, facts, draw),
+            description=wording.write_description(
+                description_style or self.description_style, marketing, facts, draw
+            ),
             category=SEPARATOR.join(leaf.path),
             bullets=(*facts.about, *facts.tags),
             price=_price(leaf, self.price_position, pack, [wording.parse_pack(p) for p in leaf.packs]),
@@ -222,10 +254,15 @@ def leaf_products(vocabulary: Vocabulary, leaf: Leaf, count: int, stream: str) -
             seen.add((brand.name, family.kind, variant, pack))
             products.append(family.product(variant, pack))
             if draw.chance(SECOND_LISTING_SHARE) and len(products) < count:
-                other_style = draw.choice([style for style in wording.TITLE_STYLES[:-1] if style != family.style])
+                other_style = draw.choice(
+                    [style for style in wording.TITLE_STYLES[:-1] if style != family.style]
+                )
                 products.append(
                     family.product(
-                        variant, pack, style=other_style, description_style=draw.choice(wording.DESCRIPTION_STYLES[:2])
+                        variant,
+                        pack,
+                        style=other_style,
+                        description_style=draw.choice(wording.DESCRIPTION_STYLES[:2]),
                     )
                 )
     return products
@@ -250,15 +287,19 @@ def _with_oddities(products: list[Product], seed: int) -> list[Product]:
         out[i] = replace(out[i], category=draw.choice(UNKNOWN_CATEGORIES), oddity="unknown category")
     for i in next_share(BORROWED_DESCRIPTION_SHARE):
         other = next(
-            p for p in draw.shuffled(products) if p.leaf.path[0] != out[i].leaf.path[0] and len(p.description) > 100
+            p
+            for p in draw.shuffled(products)
+            if p.leaf.path[0] != out[i].leaf.path[0] and len(p.description) > 100
         )
         out[i] = replace(out[i], description=other.description, oddity="description of another product")
     for i in next_share(STUFFED_KEYWORDS_SHARE):
         words = draw.choice(_STUFFING)
         out[i] = replace(
-            out[i], title=f"{out[i].title} {words}", description=f"{out[i].description} {words} {words}".strip(),
+            out[i],
+            title=f"{out[i].title} {words}",
+            description=f"{out[i].description} {words} {words}".strip(),
             oddity="stuffed with keywords",
-        )  # fmt: skip
+        )
     for i in next_share(EMOJI_TITLE_SHARE):
         a, b = draw.sample(_EMOJI, 2)
         out[i] = replace(out[i], title=f"{a} {out[i].title} {b}", oddity="emoji in the title")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from sid_pipeline.sample import defects, offers, relevance, taxonomy
 from sid_pipeline.sample.nights import SecondNight
+from sid_pipeline.sample.products import HEADER as PRODUCT_HEADER
 from sid_pipeline.sample.products import Product
 from sid_pipeline.sample.relevance import Judgement
 from sid_pipeline.sample.taxonomy import Node
@@ -22,7 +23,7 @@ def text(
     night: SecondNight,
     planted: Sequence[dict[str, int]],
     nodes: Sequence[Node],
-    judged: Sequence[Judgement],
+    good_labels: Sequence[Judgement],
     seed: int,
     days: Sequence[str],
 ) -> str:
@@ -36,49 +37,69 @@ def text(
     kinds = Counter(night.changed.values())
     mended = [sum(counts[k.name] for k in defects.KINDS if k.action == "mend") for counts in planted]
     rejected = [sum(counts.values()) - mend for counts, mend in zip(planted, mended, strict=True)]
-    labels = Counter(judgement.label for judgement in judged)
-    queries = len({judgement.query_id for judgement in judged})
+    bad_labels = sum(relevance.BAD_LABELS.values())
+    labels = Counter(judgement.label for judgement in good_labels)
+    queries = len({judgement.query_id for judgement in good_labels})
     defect_rows = [
-        (kind.name, kind.action, planted[0][kind.name], planted[1][kind.name] or "", kind.what) for kind in defects.KINDS
+        (kind.name, kind.action, planted[0][kind.name], planted[1][kind.name] or "", kind.what)
+        for kind in defects.KINDS
     ]
+    retailers = ", ".join(name for name, _ in offers.RETAILERS)
+    columns, offer_columns = ", ".join(PRODUCT_HEADER), ", ".join(offers.HEADER)
     return f"""# Sample data
 
 Two nights of a fictional grocery and household retailer. All names are invented. Made by
-`python -m sid_pipeline.sample data` (seed {seed}, {len(first):,} products); do not edit by hand. The vocabulary
+`python -m sid_pipeline.sample data` (seed {seed}, {
+        len(first):,} products); do not edit by hand. The vocabulary
 stands in `sid_pipeline/sample/text/`.
 
 | file | what it is |
 | --- | --- |
-| catalogue/DAY/products.csv.gz | product_id, title, brand, size, description, category, price; UTF-8, RFC 4180 quoting |
-| catalogue/DAY/offers.csv.gz | product_id, retailer_id, available, popularity (orders in 30 days) of three retailers |
+| catalogue/DAY/products.csv.gz | {columns}; UTF-8, RFC 4180 quoting |
+| catalogue/DAY/offers.csv.gz | {offer_columns}; popularity is orders in 30 days |
 | taxonomy.csv | node_id, parent_id, name: {len(nodes)} nodes, {roots} roots, {leaves} leaves, 3 to 4 levels |
 | taxonomy_v2.csv | the same tree after a merchandiser's edits |
 | relevance/examples.csv.gz, relevance/products.csv.gz | labels in ESCI's column layout, locale `us` |
 
-`category` is a path of names in taxonomy.csv, joined by ` > `, or empty.
+Retailers: {retailers}. `category` is a path of names in taxonomy.csv, joined by ` > `, or empty.
 
 ## The first night, {days[0]}
 
-{len(first):,} good rows, {sum(planted[0].values())} bad rows. A reader that rejects and mends as in the table below accepts
+{len(first):,} good rows, {
+        sum(planted[0].values())
+    } bad rows. A reader that rejects and mends as in the table below accepts
 {len(first) + mended[0]:,} products and rejects {rejected[0]} rows.
 
 Among the good rows:
 
-{_table(("what", "rows"), [
-    ("second listing: the same product from another shop, worded differently", second_listings),
-    ("no description", no_description),
-    *[(f"{name}{' (valid)' if name.startswith(('emoji', 'quotes')) else ''}", n) for name, n in sorted(oddities.items())],
-])}
+{
+        _table(
+            ("what", "rows"),
+            [
+                ("second listing: the same product from another shop, worded differently", second_listings),
+                ("no description", no_description),
+                *[
+                    (f"{name}{' (valid)' if name.startswith(('emoji', 'quotes')) else ''}", n)
+                    for name, n in sorted(oddities.items())
+                ],
+            ],
+        )
+    }
 
-An unknown category is no defect: the product is uncategorised. One file holds the rows of both kinds:
+An unknown category is no defect: the product is uncategorised. The bad rows stand among the good ones:
 
 {_table(("bad row", "what to do", days[0], days[1] + " (new)", "what is wrong"), defect_rows)}
 
 ## The second night, {days[1]}
 
-{len(night.products):,} good rows: {len(night.new)} new, {len(night.changed)} changed ({', '.join(f'{n} {what}' for what, n in sorted(kinds.items()))}),
-{len(night.withdrawn)} withdrawn. All other good rows, and the {mended[0]} rows to mend, stand there byte for byte. The first
-night's rows to reject are gone; {sum(planted[1].values())} new ones came. Accepted: {len(night.products) + mended[0]:,} products; rejected: {rejected[1]}.
+{len(night.products):,} good rows: {len(night.new)} new, {len(night.changed)} changed ({
+        ", ".join(f"{n} {what}" for what, n in sorted(kinds.items()))
+    }),
+{len(night.withdrawn)} withdrawn. All other good rows, and the {
+        mended[0]
+    } rows to mend, stand there byte for byte. The first
+night's rows to reject are gone; {sum(planted[1].values())} new ones came. Accepted: {
+        len(night.products) + mended[0]:,} products; rejected: {rejected[1]}.
 
 ## Offers
 
@@ -95,7 +116,10 @@ The second night's offers are all good. Bad among those of the first night:
 
 ## Relevance labels
 
-{queries} queries, {len(judged):,} judgements: {', '.join(f'{labels[grade]:,} {grade}' for grade in 'ESCI')}, and the bad ones:
+{queries} queries, {len(good_labels):,} good judgements ({
+        ", ".join(f"{labels[grade]:,} {grade}" for grade in "ESCI")
+    }) and {bad_labels}
+bad rows. A pair with two grades is bad as a whole: its good row is no longer to be trusted either.
 
 {_table(("bad label", "rows"), list(relevance.BAD_LABELS.items()))}
 

@@ -18,11 +18,25 @@ from sid_pipeline.sample.products import Product
 from sid_pipeline.sample.vocabulary import TEXT_DIR, Leaf, Vocabulary
 
 EXAMPLES_HEADER = (
-    "example_id,query,query_id,product_id,product_locale,esci_label,small_version,large_version,split".split(",")
+    "example_id",
+    "query",
+    "query_id",
+    "product_id",
+    "product_locale",
+    "esci_label",
+    "small_version",
+    "large_version",
+    "split",
 )
 PRODUCTS_HEADER = (
-    "product_id,product_title,product_description,product_bullet_point,product_brand,product_color,product_locale"
-).split(",")
+    "product_id",
+    "product_title",
+    "product_description",
+    "product_bullet_point",
+    "product_brand",
+    "product_color",
+    "product_locale",
+)
 QUERIES = 300
 LOCALE = "us"
 MISSING_ID_START = 990_001  # ids that no product has
@@ -30,7 +44,9 @@ BAD_LABELS = {"unknown_grade": 5, "missing_product": 5, "other_locale": 4, "cont
 _MOST = {"E": 6, "S": 5, "C": 3, "I": 4}  # judged products a query, per grade
 _FEWEST_EXACT = 2
 _FEWEST_JUDGED = 8
-_FILLER_WORDS = frozenset("for the and with a no to of something free in on".split())
+_FILLER_WORDS = frozenset(
+    ("for", "the", "and", "with", "a", "no", "to", "of", "something", "free", "in", "on")
+)
 
 
 @dataclass(frozen=True)
@@ -97,12 +113,17 @@ class _Shelf:
         )
 
     def siblings(self, leaf: Leaf) -> list[str]:
-        return [other.name for other in self.leaves.values() if other.path[:-1] == leaf.path[:-1] and other != leaf]
+        return [
+            other.name
+            for other in self.leaves.values()
+            if other.path[:-1] == leaf.path[:-1] and other != leaf
+        ]
 
     def judged(self, query: Query, draw: Draw) -> list[tuple[Product, str]]:
         """(product, grade) of one query, empty when the catalogue has too little for it."""
         related: set[str] = set(query.leaves)
-        exact, substitutes = [], []
+        exact: list[Product] = []
+        substitutes: list[Product] = []
         for name in query.leaves:
             for product in self.by_leaf[name]:
                 (exact if self.exact(query, product) else substitutes).append(product)
@@ -123,11 +144,14 @@ class _Shelf:
         departments = {self.leaves[name].path[0] for name in related}
         strangers = draw.sample([p for p in self.products if p.leaf.path[0] not in departments], 12)
         wanted = _words(query.text) - _FILLER_WORDS
+        own_departments = {self.leaves[name].path[0] for name in query.leaves}
         lookalikes = [
-            p for p in self.products
-            if p.leaf.name not in related and p.leaf.path[0] not in {self.leaves[n].path[0] for n in query.leaves}
+            p
+            for p in self.products
+            if p.leaf.name not in related
+            and p.leaf.path[0] not in own_departments
             and wanted & self.title_words[p.product_id]
-        ]  # fmt: skip
+        ]
         irrelevant = draw.sample(lookalikes, 2) + strangers
         graded = []
         seen: set[str] = set()
@@ -154,7 +178,9 @@ def _generated_query(leaf: Leaf, product: Product, draw: Draw) -> Query:
     if form in (1, 2):
         return Query(f"{variant} {kind}", (leaf.name,), _words(f"{kind} {variant}"), frozenset())
     if form == 3:
-        return Query(f"{product.brand.lower()} {kind}", (leaf.name,), _words(kind), frozenset(), product.brand)
+        return Query(
+            f"{product.brand.lower()} {kind}", (leaf.name,), _words(kind), frozenset(), product.brand
+        )
     if form == 4:
         use = draw.choice(leaf.uses)
         return Query(f"{kind} for {use}", (leaf.name,), _words(kind), frozenset())
@@ -167,7 +193,9 @@ def _with_typo(text: str, draw: Draw) -> str:
     return text[:place] + text[place + 1] + text[place] + text[place + 2 :]
 
 
-def judgements(vocabulary: Vocabulary, products: Sequence[Product], seed: int, queries: int) -> list[Judgement]:
+def judgements(
+    vocabulary: Vocabulary, products: Sequence[Product], seed: int, queries: int
+) -> list[Judgement]:
     """The good judgements of up to ``queries`` queries; hand-written queries come first."""
     shelf = _Shelf(vocabulary, products)
     draw = Draw(f"{seed}/queries")
@@ -183,7 +211,8 @@ def judgements(vocabulary: Vocabulary, products: Sequence[Product], seed: int, q
         texts.add(text)
         small, split = int(draw.chance(0.6)), "test" if draw.chance(0.2) else "train"
         out.extend(
-            Judgement(text, len(texts), product.product_id, label, LOCALE, small, split) for product, label in judged
+            Judgement(text, len(texts), product.product_id, label, LOCALE, small, split)
+            for product, label in judged
         )
 
     for query in handwritten_queries():
@@ -206,7 +235,11 @@ def with_bad_labels(good: Sequence[Judgement], seed: int) -> list[Judgement]:
     bad: list[Judgement] = []
     for number in range(BAD_LABELS["unknown_grade"]):
         v = next(victims)
-        bad.append(_changed(v, product_id=_other_product(v, good, draw), label=("X", "", "exact", "5", "?")[number % 5]))
+        bad.append(
+            _changed(
+                v, product_id=_other_product(v, good, draw), label=("X", "", "exact", "5", "?")[number % 5]
+            )
+        )
     for number in range(BAD_LABELS["missing_product"]):
         bad.append(_changed(next(victims), product_id=f"P{MISSING_ID_START + number}"))
     for _ in range(BAD_LABELS["other_locale"]):
@@ -218,7 +251,9 @@ def with_bad_labels(good: Sequence[Judgement], seed: int) -> list[Judgement]:
     return sorted([*good, *bad], key=lambda judgement: judgement.query_id)
 
 
-def _changed(judgement: Judgement, *, product_id: str = "", label: str | None = None, locale: str = "") -> Judgement:
+def _changed(
+    judgement: Judgement, *, product_id: str = "", label: str | None = None, locale: str = ""
+) -> Judgement:
     return Judgement(
         judgement.query,
         judgement.query_id,
@@ -238,7 +273,8 @@ def _other_product(judgement: Judgement, good: Sequence[Judgement], draw: Draw) 
 
 def example_lines(judged: Sequence[Judgement]) -> list[bytes]:
     rows = [
-        (i, j.query, j.query_id, j.product_id, j.locale, j.label, j.small, 1, j.split) for i, j in enumerate(judged)
+        (i, j.query, j.query_id, j.product_id, j.locale, j.label, j.small, 1, j.split)
+        for i, j in enumerate(judged)
     ]
     return [encoded(EXAMPLES_HEADER), *(encoded(row) for row in rows)]
 

@@ -1,4 +1,4 @@
-"""The two taxonomies: the vocabulary's tree with stable ids, and the same tree after a merchandiser's edits."""
+"""The two taxonomies: the vocabulary's tree with stable ids, and that tree after a merchandiser's edits."""
 
 from __future__ import annotations
 

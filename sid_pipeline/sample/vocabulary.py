@@ -16,7 +16,21 @@ TEXT_DIR = Path(__file__).parent / "text"
 LEAF_FILES = ("fresh.txt", "pantry.txt", "drinks_frozen.txt", "home.txt")
 LANGUAGES = ("fr", "de", "it", "es", "pl", "sv", "pt")
 _KEYS = frozenset(
-    ("types", "variants", "made", "about", "uses", "packs", "pairs", "tags", "seg", "storage", "price", "swap")
+    (
+        "types",
+        "variants",
+        "made",
+        "about",
+        "uses",
+        "packs",
+        "pairs",
+        "tags",
+        "seg",
+        "storage",
+        "price",
+        "swap",
+        "clash",
+    )
 ) | frozenset(LANGUAGES)
 
 
@@ -38,10 +52,20 @@ class Leaf:
     price_cents: tuple[int, int]
     swap: bool  # sibling leaves are substitutes
     foreign: tuple[tuple[str, str], ...]  # (language, product name)
+    clashes: tuple[
+        tuple[str, tuple[str, ...]], ...
+    ]  # (variant or end of a pack, parts of types it cannot go with)
 
     @property
     def name(self) -> str:
         return self.path[-1]
+
+    def fits(self, kind: str, variant: str, pack: str) -> bool:
+        """Whether a product of this type can come in this variant and pack: no 750 ml of dryer sheets."""
+        return not any(
+            (left == variant or pack.endswith(left)) and any(part in kind for part in parts)
+            for left, parts in self.clashes
+        )
 
 
 @dataclass(frozen=True)
@@ -71,6 +95,14 @@ def _tags(value: str) -> tuple[tuple[tuple[str, ...], str], ...]:
     for item in _items(value):
         names, _, made = item.partition("=")
         out.append((tuple(name.strip() for name in names.split(",")), made.strip()))
+    return tuple(out)
+
+
+def _clashes(value: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    out = []
+    for item in _items(value):
+        left, _, parts = item.partition(" ~ ")
+        out.append((left, tuple(part.strip() for part in parts.split(","))))
     return tuple(out)
 
 
@@ -110,6 +142,7 @@ def _leaf(path: tuple[str, ...], keys: dict[str, str]) -> Leaf:
         price_cents=(round(float(low) * 100), round(float(high) * 100)),
         swap=keys.get("swap") == "yes",
         foreign=tuple((language, keys[language]) for language in LANGUAGES if language in keys),
+        clashes=_clashes(keys.get("clash", "")),
     )
 
 

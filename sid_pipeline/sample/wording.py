@@ -11,23 +11,50 @@ from dataclasses import dataclass
 from sid_pipeline.sample.draw import Draw
 from sid_pipeline.sample.vocabulary import Brand, Leaf, Vocabulary
 
+_DASH = "\u2013"
+_TIMES = "\u00d7"
 TITLE_STYLES = ("brand first", "name first", "lower case", "by brand", "no brand", "capital brand", "foreign")
 DESCRIPTION_STYLES = ("html", "plain", "bullets", "story only", "facts only", "empty")
 
 # Tags that a shop would print in a title; the others appear in descriptions only.
 _TITLE_TAGS = frozenset(
-    "organic vegan recycled biodegradable fairtrade hypoallergenic".split()
-    + ["gluten free", "lactose free", "no added sugar", "fragrance free", "grain free", "high protein", "free range"]
+    (
+        *("organic", "vegan", "recycled", "biodegradable", "fairtrade", "hypoallergenic", "gluten free"),
+        *("lactose free", "no added sugar", "fragrance free", "grain free", "high protein", "free range"),
+    )
 )
-_AFTER_TYPE = re.compile(r"^(with|in|for|from|aged|size|stage|no\.|spf|e\d|a\d|\d|decaf|loose)", re.IGNORECASE)
-_SMALL_WORDS = frozenset("a and au aux de du en for in la le of on or the to with without w/".split())
+_AFTER_TYPE = re.compile(
+    r"^(with|in|for|from|aged|size|stage|no\.|spf|e\d|a\d|\d|decaf|loose)", re.IGNORECASE
+)
+_SMALL_WORDS = frozenset(
+    (
+        "a",
+        "and",
+        "au",
+        "aux",
+        "de",
+        "du",
+        "en",
+        "for",
+        "in",
+        "la",
+        "le",
+        "of",
+        "on",
+        "or",
+        "the",
+        "to",
+        "with",
+        "without",
+        "w/",
+    )
+)
 _SHORTHAND = (
     ("gluten free", "GF"),
     ("organic", "org."),
     ("with ", "w/ "),
     (" & ", " and "),
     ("chocolate", "choc"),
-    ("wholemeal", "wholemeal"),
     ("large", "lge"),
     ("original", "orig."),
 )
@@ -47,6 +74,8 @@ _PUFF_OF_SEGMENT = {
     **dict.fromkeys(("pet", "cat"), "pet"),
     "baby": "baby",
 }
+_AUDIENCE_WORDS = frozenset(("adult", "active", "little", "delicate", "sensitive", "dry", "light"))
+_UNPROCESSED = "fresh produce"  # an ingredient list would say nothing
 _TAG_SENTENCES = {
     "organic": ("Certified organic.", "Organic.", "From controlled organic farming."),
     "vegan": ("Suitable for vegans.", "Vegan.", "100 % plant based, vegan."),
@@ -61,7 +90,7 @@ _TAG_SENTENCES = {
 
 @dataclass(frozen=True)
 class Size:
-    """``count`` units of ``amount`` ``unit``: 6 x 330 ml is (6, "330", "ml"); 12 rolls is (12, "", "rolls")."""
+    """``count`` units of ``amount unit``: 6 x 330 ml is (6, "330", "ml"), 12 rolls is (12, "", "rolls")."""
 
     count: int
     amount: str
@@ -98,7 +127,11 @@ def _metric(amount: str, unit: str, draw: Draw) -> str:
         if value % 10 == 0 and value >= 100:
             forms.append(f"{round(value / 10)} cl")
     elif unit == "kg":
-        forms += [f"{amount.replace('.', ',')} kg", f"{round(value * 1000)} g", f"{round(value * 2.20462, 1)} lb"]
+        forms += [
+            f"{amount.replace('.', ',')} kg",
+            f"{round(value * 1000)} g",
+            f"{round(value * 2.20462, 1)} lb",
+        ]
     else:
         forms += [f"{amount} gr", f"{round(value / 28.3495, 1)} oz"]
         if value >= 500:
@@ -116,12 +149,19 @@ def write_size(size: Size, draw: Draw) -> str:
             forms += [f"pack of {size.count}", f"{size.count} pack", f"x{size.count}"]
         return draw.choice(forms)
     if size.unit not in ("g", "kg", "ml", "l"):
-        return draw.choice([f"{size.count} x {size.amount} {size.unit}", f"{size.count}x{size.amount} {size.unit}"])
+        return draw.choice(
+            [f"{size.count} x {size.amount} {size.unit}", f"{size.count}x{size.amount} {size.unit}"]
+        )
     if size.count == 1:
         return _metric(size.amount, size.unit, draw)
     each = _metric(size.amount, size.unit, draw)
     return draw.choice(
-        [f"{size.count} x {each}", f"{size.count}x{each}", f"{size.count} × {each}", f"pack of {size.count}, {each} each"]
+        [
+            f"{size.count} x {each}",
+            f"{size.count}x{each}",
+            f"{size.count} {_TIMES} {each}",
+            f"pack of {size.count}, {each} each",
+        ]
     )
 
 
@@ -133,7 +173,8 @@ def product_name(kind: str, variant: str) -> str:
 def _title_case(text: str) -> str:
     words = text.split(" ")
     return " ".join(
-        word if i and word.lower() in _SMALL_WORDS else word[:1].upper() + word[1:] for i, word in enumerate(words)
+        word if i and word.lower() in _SMALL_WORDS else word[:1].upper() + word[1:]
+        for i, word in enumerate(words)
     )
 
 
@@ -144,7 +185,15 @@ def _shorthand(text: str) -> str:
 
 
 def write_title(
-    style: str, *, brand: Brand, leaf: Leaf, kind: str, variant: str, tags: tuple[str, ...], size: str, draw: Draw
+    style: str,
+    *,
+    brand: Brand,
+    leaf: Leaf,
+    kind: str,
+    variant: str,
+    tags: tuple[str, ...],
+    size: str,
+    draw: Draw,
 ) -> str:
     """A title in one of ``TITLE_STYLES``; ``size`` is already written and may be left out of it."""
     plain_name = product_name(kind, variant)
@@ -154,7 +203,8 @@ def write_title(
     tagged = f"{label} {name}".strip()
     tail = f", {size}" if size else ""
     if style == "name first":
-        return f"{name}{' ' + size if size else ''}{' (' + label.lower() + ')' if label else ''} – {brand.name}"
+        claim = f"({label.lower()})" if label else ""
+        return " ".join(part for part in (name, size, claim, _DASH, brand.name) if part)
     if style == "lower case":
         return _shorthand(f"{brand.name} {tagged} {size}".strip()).lower()
     if style == "by brand":
@@ -166,7 +216,7 @@ def write_title(
     if style == "foreign":
         foreign = dict(leaf.foreign).get(brand.language)
         if foreign:
-            return f"{brand.name} {_title_case(foreign)} – {tagged.lower()}{tail}"
+            return f"{brand.name} {_title_case(foreign)} {_DASH} {tagged.lower()}{tail}"
     if draw.chance(0.3):
         return f"{brand.name} {label + ' ' if label else ''}{_title_case(kind)} {_title_case(variant)}{tail}"
     return f"{brand.name} {tagged}{tail}"
@@ -174,7 +224,9 @@ def write_title(
 
 def write_ingredients(made: str, kind: str, variant: str, draw: Draw) -> str:
     """Fills ``{v}`` and settles each "a or b" for the product: what its type names, else one at random."""
-    flavour = re.sub(r"^(with|in|stuffed with) ", "", variant, flags=re.IGNORECASE).lower().replace(" & ", ", ")
+    flavour = (
+        re.sub(r"^(with|in|stuffed with) ", "", variant, flags=re.IGNORECASE).lower().replace(" & ", ", ")
+    )
     parts = []
     for part in made.split(", "):
         options = part.split(" or ")
@@ -184,15 +236,14 @@ def write_ingredients(made: str, kind: str, variant: str, draw: Draw) -> str:
 
 
 def _tag_sentences(tags: tuple[str, ...], draw: Draw) -> list[str]:
-    return [draw.choice(_TAG_SENTENCES.get(tag, (f"{tag.capitalize()}.",))) for tag in tags]
+    return [draw.choice(_TAG_SENTENCES.get(tag, (f"{tag[:1].upper()}{tag[1:]}.",))) for tag in tags]
 
 
-def _use_sentence(use: str, draw: Draw) -> str:
-    return draw.choice(
-        ["Perfect for {}.", "Ideal for {}.", "Great for {}.", "Serving suggestion: {}.", "Good for {}."]
-        if use.split()[0] not in ("adult", "active", "little", "delicate", "sensitive", "dry", "light")
-        else ["For {}.", "Suitable for {}."]
-    ).format(use)
+def _use_sentence(use: str, edible: bool, draw: Draw) -> str:
+    if use.split()[0] in _AUDIENCE_WORDS:
+        return draw.choice(["For {}.", "Suitable for {}."]).format(use)
+    openings = ["Perfect for {}.", "Ideal for {}.", "Great for {}.", "Good for {}."]
+    return draw.choice([*openings, "Serving suggestion: {}."] if edible else openings).format(use)
 
 
 @dataclass(frozen=True)
@@ -208,7 +259,15 @@ class Facts:
 
 
 def write_facts(
-    *, leaf: Leaf, brand: Brand, kind: str, variant: str, tags: tuple[str, ...], made: str, size: str, draw: Draw
+    *,
+    leaf: Leaf,
+    brand: Brand,
+    kind: str,
+    variant: str,
+    tags: tuple[str, ...],
+    made: str,
+    size: str,
+    draw: Draw,
 ) -> Facts:
     label = "Material: " if leaf.segment in _MATERIAL_SEGMENTS else "Ingredients: "
     if brand.language in _INGREDIENTS_LABEL and label == "Ingredients: " and draw.chance(0.3):
@@ -216,12 +275,15 @@ def write_facts(
     uses = draw.sample(leaf.uses, 1 + draw.below(2))
     opening = draw.choice(["{}.", "{}, {}.", "{}."]).format(product_name(kind, variant), leaf.name.lower())
     about = draw.sample(leaf.about, 1 + draw.below(2))
+    contents = write_ingredients(made, kind, variant, draw)
     return Facts(
         about=([opening[:1].upper() + opening[1:]] if draw.chance(0.6) else []) + about,
-        contents=f"{label}{write_ingredients(made, kind, variant, draw)}.",
-        uses=[_use_sentence(use, draw) for use in uses],
+        contents=f"{label}{contents}." if contents != _UNPROCESSED else "",
+        uses=[_use_sentence(use, leaf.segment not in _PUFF_OF_SEGMENT, draw) for use in uses],
         tags=_tag_sentences(tags, draw),
-        size=f"{draw.choice(['Pack size', 'Net content', 'Size'])}: {size}." if size and draw.chance(0.4) else "",
+        size=f"{draw.choice(['Pack size', 'Net content', 'Size'])}: {size}."
+        if size and draw.chance(0.4)
+        else "",
         storage=leaf.storage if draw.chance(0.45) else "",
     )
 

@@ -19,14 +19,15 @@ from sid_pipeline.taxonomy.tree import Taxonomy
 class Placement:
     """Where N products stand in a tree.
 
-    A product whose path goes on below a known category that the tree does not divide further (or not by that name)
-    is placed at the deepest known one. A product whose first step is unknown is uncategorised.
+    A product whose path goes on below a known category that the tree does not divide further (or not by that
+    name) is placed at the deepest known one. A product whose first step is unknown is uncategorised.
 
     node: (N,) int32, place in `taxonomy.nodes`, -1 for an uncategorised product.
-    matrix: (N, taxonomy.depth) int32, per level the number of the ancestor (or the node itself) among that level's
-        nodes, from 0 in the order of `taxonomy.nodes`; -1 below the node, and everywhere for an uncategorised product.
-    exact, partial, unknown, absent: how many products were placed at their whole path, at a known beginning of it,
-        not at all although they have a path, and have none; they add up to N.
+    matrix: (N, taxonomy.depth) int32, per level the number of the ancestor (or the node itself) among that
+        level's nodes, from 0 in the order of `taxonomy.nodes`; -1 below the node, and everywhere for an
+        uncategorised product.
+    exact, partial, unknown, absent: how many products were placed at their whole path, at a known beginning
+        of it, not at all although they have a path, and have no path; they add up to N.
     """
 
     node: NDArray[np.int32]
@@ -38,7 +39,7 @@ class Placement:
 
 
 def place(taxonomy: Taxonomy, category_paths: Iterable[Sequence[str] | None]) -> Placement:
-    """Place products by their category paths (names from the root, compared normalised; None or empty: none)."""
+    """Place products by their category paths: names from the root, compared normalised; None for none."""
     known: dict[tuple[str, ...], tuple[int, int]] = {(): (-1, 3)}
     found: list[tuple[int, int]] = []
     for path in category_paths:
@@ -61,7 +62,7 @@ def path_matrix(taxonomy: Taxonomy, category_paths: Iterable[Sequence[str] | Non
 
 
 def level_numbers(taxonomy: Taxonomy) -> NDArray[np.int32]:
-    """(nodes + 1, depth) int32: each node's own row of the path matrix; the last row, all -1, is for no node."""
+    """(nodes + 1, depth) int32: each node's row of the path matrix; the last row, all -1, is for no node."""
     table = np.full((len(taxonomy.nodes) + 1, taxonomy.depth), -1, np.int32)
     used = [0] * taxonomy.depth
     places = {node.node_id: place for place, node in enumerate(taxonomy.nodes)}
@@ -83,8 +84,8 @@ def shared_depth(path_a: Any, path_b: Any) -> Any:
     """Depth of the lowest common ancestor; 0 where there is none or one of the two is uncategorised.
 
     Args:
-        path_a, path_b: rows of path matrices of one taxonomy, (..., depth), numpy arrays or torch tensors that
-            broadcast.
+        path_a, path_b: rows of path matrices of one taxonomy, (..., depth), numpy arrays or torch tensors
+            that broadcast.
     """
     return ((path_a == path_b) & (path_a >= 0)).cumprod(-1).sum(-1)
 
@@ -92,9 +93,9 @@ def shared_depth(path_a: Any, path_b: Any) -> Any:
 def distance(path_a: Any, path_b: Any) -> Any:
     """Structural distance: the longer path's length minus the depth of the lowest common ancestor.
 
-    0 is the same category, 1 a sibling or a parent and its child, more is further. It is a metric on categories.
-    It does not tell unrelated categories of a flat tree from siblings: those have `shared_depth` 0. An uncategorised
-    product counts as standing at the root above all categories.
+    0 is the same category, 1 a sibling or a parent and its child, more is further. It is a metric on
+    categories. It does not tell unrelated categories of a flat tree from siblings: those have `shared_depth`
+    0. An uncategorised product counts as standing at the root above all categories.
 
     Args:
         path_a, path_b: as for `shared_depth`.

@@ -1,7 +1,7 @@
 """Reading a taxonomy from a file. A failed or empty read is an error, never an empty tree.
 
-What belongs here: telling a file's layout from its columns and turning its rows into edges or paths. What does not:
-checks of the tree (`tree.py`).
+What belongs here: telling a file's layout from its columns and turning its rows into edges or paths. What
+does not: checks of the tree (`tree.py`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ def read_taxonomy(location: str, separator: str = ">") -> Taxonomy:
     """Read a tree from one file.
 
     Layouts: CSV (.csv, .csv.gz) or Parquet with node_id, parent_id and name; CSV or Parquet with path, and
-    category_id where there are ids; Google's text (.txt), lines of `id - A > B > C`. Other columns are passed over.
+        category_id where there are ids; Google's text (.txt), lines of `id - A > B > C`. Other columns are
+        passed over.
 
     Args:
         location: a path or an address with a scheme.
@@ -39,12 +40,11 @@ def read_taxonomy(location: str, separator: str = ">") -> Taxonomy:
         text = _is_text(location)
         source = find_source(location, "csv" if text else "auto", SETTING)
         if len(source.files) != 1 or source.format == "jsonl":
-            raise TaxonomyError(f"{location}: a taxonomy is one file, CSV, Parquet or Google's text. Mend {SETTING}.")
+            raise TaxonomyError(
+                f"{location}: a taxonomy is one file, CSV, Parquet or Google's text. Mend {SETTING}."
+            )
         check_content(source, source.files[0], ENCODING)
-        if text:
-            taxonomy = _from_google(source, separator)
-        else:
-            taxonomy = _from_columns(source, separator)
+        taxonomy = _from_google(source, separator) if text else _from_columns(source, separator)
     except InputError as error:
         raise TaxonomyError(str(error)) from error
     if not taxonomy.nodes:
@@ -69,14 +69,16 @@ def _from_google(source: Source, separator: str) -> Taxonomy:
                 ids.append(match.group(1))
                 paths.append(match.group(2).split(separator))
             else:
-                problems.append(_unparsable(number, f"line {number} is not of the form 'id - A > B': {line.strip()!r}"))
+                problems.append(
+                    _unparsable(number, f"line {number} is not of the form 'id - A > B': {line.strip()!r}")
+                )
     return _with_problems(Taxonomy.from_paths(paths, ids), problems)
 
 
 def _from_columns(source: Source, separator: str) -> Taxonomy:
     problems: list[Problem] = []
     rows = _parquet_rows(source) if source.format == "parquet" else _csv_rows(source, problems)
-    columns = next(rows, [])
+    columns = [name or "" for name in next(rows, [])]
     if all(name in columns for name in EDGE_COLUMNS):
         places = [columns.index(name) for name in EDGE_COLUMNS]
         edges = ((row[places[0]] or "", row[places[1]], row[places[2]] or "") for row in rows)
@@ -87,7 +89,9 @@ def _from_columns(source: Source, separator: str) -> Taxonomy:
             paths.append((row[columns.index("path")] or "").split(separator))
             ids.append(row[columns.index("category_id")] if "category_id" in columns else None)
         return _with_problems(Taxonomy.from_paths(paths, ids), problems)
-    raise TaxonomyError(f"{source.location} has the columns {', '.join(columns) or 'none'}; needed are {LAYOUTS}.")
+    raise TaxonomyError(
+        f"{source.location} has the columns {', '.join(columns) or 'none'}; needed are {LAYOUTS}."
+    )
 
 
 def _csv_rows(source: Source, problems: list[Problem]) -> Iterator[list[str | None]]:
@@ -97,7 +101,7 @@ def _csv_rows(source: Source, problems: list[Problem]) -> Iterator[list[str | No
             if record.rule:
                 problems.append(_unparsable(record.line, record.message))
             elif record.row == 0:
-                yield [(name or "").strip() for name in record.values]
+                yield [name and name.strip() for name in record.values]
             else:
                 yield list(record.values)
 
@@ -114,7 +118,9 @@ def _parquet_rows(source: Source) -> Iterator[list[str | None]]:
     wanted = [name for name in table.column_names if name in (*EDGE_COLUMNS, "path", "category_id")]
     yield list(wanted)
     columns = [table[name].to_pylist() for name in wanted]
-    yield from ([None if value is None else str(value) for value in row] for row in zip(*columns, strict=True))
+    yield from (
+        [None if value is None else str(value) for value in row] for row in zip(*columns, strict=True)
+    )
 
 
 def _unparsable(line: int, message: str) -> Problem:

@@ -3,10 +3,11 @@
 What belongs here: the tree, its checks, its ids and revision. What does not: reading files (`sources.py`) and
 products (`paths.py`).
 
-What happens to bad nodes. A node without a clean way to a root is left out: its name is blank, its parent is
-missing or left out itself, or it lies on a cycle. Where a tree can be kept it is kept, and the fault is listed all
-the same: a node with two parents stays under the first listed; of several nodes with one name under one parent
-(also when only case, accents or white space differ) the first listed stays and takes over the others' children.
+What happens to bad nodes. A node without a clean way to a root is left out: its name is blank, its parent
+is missing or left out itself, it lies on a cycle, or deeper than `MAX_DEPTH`. Where a node can be kept it is
+kept, and the fault is listed all the same: a node with two parents stays under the first listed; of several
+nodes with one name under one parent (also when only case, accents or white space differ) the first listed
+stays and takes over the others' children.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from itertools import repeat
 
 # Rules whose node is missing from the tree; the others are faults of nodes that stay.
 LEFT_OUT = frozenset(
-    {"missing_id", "blank_name", "missing_parent", "cycle", "parent_left_out", "unparsable_row"}
+    {"missing_id", "blank_name", "missing_parent", "cycle", "parent_left_out", "too_deep", "unparsable_row"}
 )
 # Latin, Greek and Cyrillic accents. Marks of other scripts are letters in all but name and are kept.
 _ACCENTS = dict.fromkeys(range(0x0300, 0x0370))
 REVISION_DIGITS = 16
+# Real trees have 2 to 7 levels; a broken file can hold a chain of any length.
+MAX_DEPTH = 32
 
 
 class TaxonomyError(ValueError):
@@ -93,10 +96,12 @@ class Taxonomy:
 
     @classmethod
     def from_edges(cls, rows: Iterable[tuple[str, str | None, str]]) -> Taxonomy:
-        """A tree from (node_id, parent_id, name); a root's parent is None or blank. Rows come in any order."""
+        """A tree from (node_id, parent_id, name) in any order; a root's parent is None or blank."""
         builder = _Builder()
         for node_id, parent_id, name in rows:
-            builder.add((node_id or "").strip(), (parent_id or "").strip() or None, " ".join((name or "").split()))
+            builder.add(
+                (node_id or "").strip(), (parent_id or "").strip() or None, " ".join((name or "").split())
+            )
         return builder.build()
 
     @classmethod
@@ -106,7 +111,8 @@ class Taxonomy:
         Of several spellings of a node the commonest is its name, so the order of the paths does not matter.
 
         Args:
-            ids: the source's id of each path's last node; None where it has none. Nodes without one get `path_id`.
+            ids: the source's id of each path's last node; None where it has none. Nodes without one get
+                `path_id`.
         """
         return _from_paths(paths, ids)
 
@@ -154,14 +160,15 @@ class _Builder:
             self._problem(
                 node_id,
                 "two_parents",
-                f"node {node_id} ({name!r}) has the parents {kept!r} and {parent_id!r}: it stays under {kept!r}; "
-                "remove one of the two rows.",
+                f"node {node_id} ({name!r}) has the parents {kept!r} and {parent_id!r}: it stays under "
+                f"{kept!r}; remove one of the two rows.",
             )
         elif self._name[node_id] != name:
             self._problem(
                 node_id,
                 "two_names",
-                f"node {node_id} is named {self._name[node_id]!r} and {name!r}: the first stays; remove one row.",
+                f"node {node_id} is named {self._name[node_id]!r} and {name!r}: the first stays; remove one "
+                "of the two rows.",
             )
 
     def build(self) -> Taxonomy:
@@ -184,7 +191,7 @@ class _Builder:
                 node = Node(first, parent.node_id if parent else None, path[-1], path, len(path), not below)
                 nodes.append(node)
                 keys.append((*above, key))
-                if below:
+                if below and node.depth < MAX_DEPTH:
                     families.append((below, node, keys[-1]))
         self._list_unreached(reached)
         order = sorted(range(len(nodes)), key=keys.__getitem__)
@@ -209,13 +216,13 @@ class _Builder:
                 self._problem(
                     other,
                     "name_variant" if variant else "duplicate_name",
-                    f"node {other}{spelling} has the name {self._name[first]!r} of node {first} {under}: its children "
-                    f"now hang under {first}; rename one or merge them.",
+                    f"node {other}{spelling} has the name {self._name[first]!r} of node {first} {under}: its "
+                    f"children now hang under {first}; rename one or merge them.",
                 )
         return groups
 
     def _list_unreached(self, reached: set[str]) -> None:
-        """Say of each node that hangs under no root why: parent missing or left out, or a cycle."""
+        """Say of each node that was not reached from a root why not."""
         explained = set(reached)
         for start in self._parent:
             trail: dict[str, int] = {}
@@ -227,17 +234,29 @@ class _Builder:
                 continue
             walked = list(trail)
             cycle = walked[trail[at] :] if at in trail else []
+            on_cycle = set(cycle)
             for node_id in walked:
                 name, parent_id = self._name[node_id], self._parent[node_id]
-                if node_id in cycle:
-                    loop = " > ".join(reversed([*cycle[:10], *(["..."] if len(cycle) > 10 else []), cycle[0]]))
+                if node_id in on_cycle:
+                    loop = " > ".join(
+                        reversed([*cycle[:10], *(["..."] if len(cycle) > 10 else []), cycle[0]])
+                    )
                     message = f"node {node_id} ({name!r}) lies on a cycle ({loop}): mend one parent_id of it."
                     self._problem(node_id, "cycle", message)
+                elif parent_id in reached:
+                    message = (
+                        f"node {node_id} ({name!r}) lies deeper than {MAX_DEPTH} levels: flatten the tree."
+                    )
+                    self._problem(node_id, "too_deep", message)
                 elif parent_id in self._parent or parent_id in self._blank:
-                    message = f"node {node_id} ({name!r}) is left out with its parent {parent_id}: mend that one."
+                    message = (
+                        f"node {node_id} ({name!r}) is left out with its parent {parent_id}: mend that one."
+                    )
                     self._problem(node_id, "parent_left_out", message)
                 else:
-                    message = f"node {node_id} ({name!r}) has the parent {parent_id}, which is no node: add or mend it."
+                    message = (
+                        f"node {node_id} ({name!r}) has the parent {parent_id}, which is no node: mend one."
+                    )
                     self._problem(node_id, "missing_parent", message)
             explained.update(walked)
 
@@ -255,17 +274,26 @@ def _from_paths(paths: Iterable[Sequence[str]], ids: Iterable[str | None] | None
         key = normalise_path(steps)
         if not all(key) or not key:
             shown, good = " > ".join(steps), key.index("") if key else 0
-            mend = f"the path {shown!r} has a blank step: only what is above it was taken; fill it or remove it."
+            mend = (
+                f"the path {shown!r} has a blank step: only what is above it was taken; fill it or remove it."
+            )
             problems.append(Problem(given or path_id(steps), "blank_name", mend))
             steps, key, given = steps[:good], key[:good], None
+        if len(steps) > MAX_DEPTH:
+            start = " > ".join(steps[:3])
+            mend = f"the path that begins {start!r} has {len(steps)} steps: only {MAX_DEPTH} were taken."
+            problems.append(Problem(given or path_id(steps), "too_deep", mend))
+            steps, key, given = steps[:MAX_DEPTH], key[:MAX_DEPTH], None
         for depth, step in enumerate(steps, start=1):
             spellings.setdefault(key[:depth], Counter())[step] += 1
         if given:
             if id_of.setdefault(key, given) != given:
-                mend = f"the path {' > '.join(steps)!r} has the ids {id_of[key]} and {given}: the first stays."
+                mend = (
+                    f"the path {' > '.join(steps)!r} has the ids {id_of[key]} and {given}: the first stays."
+                )
                 problems.append(Problem(given, "two_ids", mend))
             elif key_of.setdefault(given, key) != key:
-                mend = f"the id {given} stands at two paths; {' > '.join(steps)!r} gets an id of its own: mend one."
+                mend = f"the id {given} has two paths: {' > '.join(steps)!r} gets an id of its own; mend one."
                 problems.append(Problem(given, "duplicate_id", mend))
                 del id_of[key]
     parents = {key[:-1] for key in spellings}
@@ -276,7 +304,9 @@ def _from_paths(paths: Iterable[Sequence[str]], ids: Iterable[str | None] | None
         above = nodes.get(key[:-1])
         path = (*(above.path if above else ()), name)
         node_id = id_of.get(key) or path_id(key)
-        nodes[key] = Node(node_id, above.node_id if above else None, name, path, len(path), key not in parents)
+        nodes[key] = Node(
+            node_id, above.node_id if above else None, name, path, len(path), key not in parents
+        )
         for other in sorted(set(counted) - {name}):
             mend = f"{' > '.join(path)!r} is also written {other!r}: they are one node; write them alike."
             problems.append(Problem(node_id, "name_variant", mend))

@@ -59,7 +59,7 @@
   function el(tag, attributes, ...children) {
     const node = document.createElement(tag);
     for (const [name, value] of Object.entries(attributes || {})) node.setAttribute(name, value);
-    for (const child of children.flat()) {
+    for (const child of children.flat(2)) {
       if (child === null || child === "") continue;
       node.appendChild(typeof child === "string" ? document.createTextNode(child) : child);
     }
@@ -129,13 +129,13 @@
   // ----------------------------------------------------------------- pages
 
   function startPage() {
-    const example = flavours.length && flavours[0].prefixes.length ? flavours[0].prefixes[0][0] : "35";
+    const example = flavours.length && flavours[0].prefixes.length ? flavours[0].prefixes[0][0] : null;
     const figures = [...new Set(flavours.flatMap((flavour) => Object.keys(flavour.headline)))];
     return [
       el("h2", {}, catalogue.title),
       el("p", {}, `${countText(catalogue.total)} as of ${catalogue.as_of_snapshot}. `,
-        "A Semantic ID is a path from coarse to fine: products that share leading codes are alike. Open the tree, ",
-        `search, or start at ${example}.`),
+        "A Semantic ID is a path from coarse to fine: products that share leading codes are alike. ",
+        example === null ? "" : ["Open the tree, search, or start at ", prefixLink(flavours[0], example, example), "."]),
       cut ? el("p", {}, `This site holds ${countText(catalogue.held)} of them (at most ${catalogue.products_per_prefix} `,
         "of a prefix of two levels); counts are of the whole catalogue. ", el("code", {}, "sid show"), " finds the rest.") : null,
       el("ul", {}, flavours.map((flavour) => el("li", {}, `${flavour.name}, release ${flavour.release}: `,

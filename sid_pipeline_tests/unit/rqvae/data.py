@@ -26,7 +26,14 @@ def catalogue(n: int = 500, d: int = 16, seed: int = 0) -> tuple[NDArray[np.floa
 def quick(**changes: Any) -> TrainConfig:
     """Settings that train in about a second."""
     small = {
-        "codebook_size": 16, "latent_dim": 8, "hidden": (16,), "batch_size": 128, "steps": 40,
-        "validate_every": 20, "checkpoint_every": 10, "reset_every": 10, "threads": 1,
+        "codebook_size": 16,
+        "latent_dim": 8,
+        "hidden": (16,),
+        "batch_size": 128,
+        "steps": 40,
+        "validate_every": 20,
+        "checkpoint_every": 10,
+        "reset_every": 10,
+        "threads": 1,
     }
     return TrainConfig(**{**small, **changes})

@@ -18,10 +18,21 @@ D, LATENT, K, P = 6, 4, 5, 3
 def arrays(seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     shapes = {
-        "mean": (D,), "encoder.linear": (D, LATENT), "encoder.weight.0": (D, 7), "encoder.bias.0": (7,),
-        "encoder.weight.1": (7, LATENT), "encoder.bias.1": (LATENT,), "prototype.keys": (LATENT, P),
-        "prototype.offset": (P,), "prototype.rests": (P, LATENT), "codewords": (4, K, LATENT), "decoder.linear": (LATENT, D),
-        "decoder.weight.0": (LATENT, 7), "decoder.bias.0": (7,), "decoder.weight.1": (7, D), "decoder.bias.1": (D,),
+        "mean": (D,),
+        "encoder.linear": (D, LATENT),
+        "encoder.weight.0": (D, 7),
+        "encoder.bias.0": (7,),
+        "encoder.weight.1": (7, LATENT),
+        "encoder.bias.1": (LATENT,),
+        "prototype.keys": (LATENT, P),
+        "prototype.offset": (P,),
+        "prototype.rests": (P, LATENT),
+        "codewords": (4, K, LATENT),
+        "decoder.linear": (LATENT, D),
+        "decoder.weight.0": (LATENT, 7),
+        "decoder.bias.0": (7,),
+        "decoder.weight.1": (7, D),
+        "decoder.bias.1": (D,),
         "readout": (4, K, D),
     }
     made = {name: rng.standard_normal(shape).astype(np.float32) * 0.5 for name, shape in shapes.items()}
@@ -33,7 +44,9 @@ CONFIG = {"snap": [0.9, 0.9, 0.5, 0.0], "margin_bound": 1e-5}
 
 @pytest.fixture
 def book() -> Codebook:
-    return Codebook(arrays(), CONFIG, {"note": "made by hand"}, [{"step": 1, "loss": 0.5}, {"step": 2, "held": 0.25}])
+    return Codebook(
+        arrays(), CONFIG, {"note": "made by hand"}, [{"step": 1, "loss": 0.5}, {"step": 2, "held": 0.25}]
+    )
 
 
 def by_hand(a: dict[str, np.ndarray], x: np.ndarray) -> tuple[list[int], float]:
@@ -72,7 +85,9 @@ def test_decode_is_decoder_of_the_quantised_plus_readout(book: Codebook) -> None
     a, codes = arrays(), np.array([[0, 1, 2, 3], [4, 4, 0, 0]])
     q = sum(a["codewords"][level][codes[:, level]] for level in range(4))
     np.testing.assert_allclose(book.quantised(codes), q, rtol=1e-6)
-    np.testing.assert_allclose(book.quantised(codes[:, :2]), a["codewords"][0][codes[:, 0]] + a["codewords"][1][codes[:, 1]])
+    np.testing.assert_allclose(
+        book.quantised(codes[:, :2]), a["codewords"][0][codes[:, 0]] + a["codewords"][1][codes[:, 1]]
+    )
     h = np.maximum(q @ a["decoder.weight.0"] + a["decoder.bias.0"], 0)
     want = a["mean"] + q @ a["decoder.linear"] + h @ a["decoder.weight.1"] + a["decoder.bias.1"]
     want = want + sum(a["readout"][level][codes[:, level]] for level in range(4))
@@ -84,8 +99,12 @@ def test_codewords_encode_to_themselves() -> None:
     words = np.stack([np.eye(4, dtype=np.float32)[[0, 1, 2, 3]] * s for s in (1000, 100, 10, 1)])
     eye, zero = np.eye(4, dtype=np.float32), np.zeros((4, 4, 4), np.float32)
     flat = {
-        "mean": np.zeros(4, np.float32), "encoder.linear": eye, "decoder.linear": eye, "codewords": words,
-        "readout": zero, "prototype.keys": np.zeros((4, 0), np.float32),
+        "mean": np.zeros(4, np.float32),
+        "encoder.linear": eye,
+        "decoder.linear": eye,
+        "codewords": words,
+        "readout": zero,
+        "prototype.keys": np.zeros((4, 0), np.float32),
     }
     book = Codebook(flat, {**CONFIG, "snap": [0, 0, 0, 0]})
     codes = np.stack(np.meshgrid(*[np.arange(4)] * 4, indexing="ij"), -1).reshape(-1, 4)
@@ -97,8 +116,12 @@ def test_codes_do_not_depend_on_batch_or_order(book: Codebook) -> None:
     whole = book.encode(x)
     order = np.random.default_rng(3).permutation(2500)
     np.testing.assert_array_equal(book.encode(x[order]), whole[order])
-    np.testing.assert_array_equal(np.concatenate([book.encode(part) for part in np.array_split(x, 37)]), whole)
-    np.testing.assert_array_equal(np.concatenate([book.encode(x[i : i + 1]) for i in range(100)]), whole[:100])
+    np.testing.assert_array_equal(
+        np.concatenate([book.encode(part) for part in np.array_split(x, 37)]), whole
+    )
+    np.testing.assert_array_equal(
+        np.concatenate([book.encode(x[i : i + 1]) for i in range(100)]), whole[:100]
+    )
 
 
 def test_ties_go_to_the_lowest_index() -> None:
@@ -159,7 +182,10 @@ def test_saved_and_loaded_it_is_the_same(book: Codebook, tmp_path: Path) -> None
     np.testing.assert_array_equal(again.encode(x), book.encode(x))
     assert pickle.loads(pickle.dumps(book)).id == book.id
     assert sorted(p.name for p in (tmp_path / "book").iterdir()) == [
-        "codebook.safetensors", "config.json", "history.csv", "manifest.json",
+        "codebook.safetensors",
+        "config.json",
+        "history.csv",
+        "manifest.json",
     ]
 
 
@@ -213,6 +239,9 @@ def test_a_worker_needs_no_torch(book: Codebook, tmp_path: Path) -> None:
     root = str(Path(__file__).parents[3])
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "book"), str(tmp_path / "x.npy")],
-        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": root}, check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": root},
+        check=True,
     )
     assert json.loads(done.stdout) == book.encode(x).tolist()

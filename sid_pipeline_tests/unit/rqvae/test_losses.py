@@ -21,8 +21,20 @@ def batch():
     residuals = [torch.randn(12, 5, generator=g, dtype=torch.float64) * 0.3 for _ in range(4)]
     codewords = torch.randn(4, 7, 5, generator=g, dtype=torch.float64) * 0.3
     tree = build_tree(
-        [[0, 0, 0], [0, 0, 0], [0, 0, 1], [0, 0, None], [0, 1, 2], [0, 1, 2],
-             [1, 0, 0], [1, 0, 1], [1, 0, 1], [2, 0, None], [2, 0, None], [0, 0, 0]],
+        [
+            [0, 0, 0],
+            [0, 0, 0],
+            [0, 0, 1],
+            [0, 0, None],
+            [0, 1, 2],
+            [0, 1, 2],
+            [1, 0, 0],
+            [1, 0, 1],
+            [1, 0, 1],
+            [2, 0, None],
+            [2, 0, None],
+            [0, 0, 0],
+        ],
         12,
     )
     rows = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0])  # the last is the first product, drawn again
@@ -71,7 +83,9 @@ def test_contrastive_equals_a_loop_over_pairs(batch) -> None:
 def test_batch_grades_equal_pair_grades(batch) -> None:
     tree = batch[2]
     n, t = tree.node, tree.length
-    np.testing.assert_array_equal(grades_of(tree).numpy(), grade_pairs(n[:, None], t[:, None], n[None], t[None]))
+    np.testing.assert_array_equal(
+        grades_of(tree).numpy(), grade_pairs(n[:, None], t[:, None], n[None], t[None])
+    )
 
 
 @torch.no_grad()
@@ -91,7 +105,9 @@ def numeric_gradient(f, x, eps=1e-6):
 def test_contrastive_gradient_at_fixed_temperature(batch, monkeypatch) -> None:
     residuals, codewords, tree, rows = batch
     # The temperature is a constant to the gradient but moves with the residuals: pin it for the comparison.
-    monkeypatch.setattr(losses, "_temperature", lambda distance, sharpness: torch.tensor(0.4, dtype=torch.float64))
+    monkeypatch.setattr(
+        losses, "_temperature", lambda distance, sharpness: torch.tensor(0.4, dtype=torch.float64)
+    )
 
     def f():
         return losses.contrastive(residuals, codewords, grades_of(tree), rows, WEIGHTS, 5.0)

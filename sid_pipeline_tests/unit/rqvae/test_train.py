@@ -78,7 +78,9 @@ def test_every_term_is_logged(trained: Codebook) -> None:
         total = row["reconstruction"] + row["quantisation"] + 0.01 * row["contrastive"]
         assert row["loss"] == pytest.approx(total, rel=1e-5)
         assert row["contrastive"] > 0
-        assert sum(row[f"pairs {g}"] for g in ("same leaf", "sibling leaf", "further", "unrelated")) == pytest.approx(1)
+        assert sum(
+            row[f"pairs {g}"] for g in ("same leaf", "sibling leaf", "further", "unrelated")
+        ) == pytest.approx(1)
 
 
 def test_progress_is_called() -> None:
@@ -120,7 +122,9 @@ def test_killed_at_any_time_it_resumes_to_the_same_codebook(trained: Codebook, t
 
 
 @pytest.mark.parametrize("at", [1, 13, 20, 39])
-def test_stopped_at_a_step_it_resumes_to_the_same_codebook(trained: Codebook, tmp_path: Path, at: int) -> None:
+def test_stopped_at_a_step_it_resumes_to_the_same_codebook(
+    trained: Codebook, tmp_path: Path, at: int
+) -> None:
     from sid_pipeline.rqvae.trainer import _Run
 
     class Stop(Exception):
@@ -228,8 +232,18 @@ def test_odd_taxonomies(paths: np.ndarray) -> None:
     assert min(train(x, paths, quick(steps=5)).manifest["metrics"]["usage"]) > 0.5
 
 
-@pytest.mark.parametrize("changes", [{"hidden": ()}, {"snap": (0, 0, 0, 0)}, {"prototypes": 0}, {"levels": 2,
-    "level_weights": (1, 0), "snap": (0.5, 0)}, {"hierarchical_fraction": 0.0}, {"steps": 0}, {"lambda_contrastive": 0}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden": ()},
+        {"snap": (0, 0, 0, 0)},
+        {"prototypes": 0},
+        {"levels": 2, "level_weights": (1, 0), "snap": (0.5, 0)},
+        {"hierarchical_fraction": 0.0},
+        {"steps": 0},
+        {"lambda_contrastive": 0},
+    ],
+)
 def test_every_part_can_be_left_out(changes: dict) -> None:
     x, paths = catalogue()
     config = quick(**{"steps": 5, **changes})
@@ -265,7 +279,9 @@ def test_gate_names_level_and_cure() -> None:
     assert health.usage == [1 / 16, 3 / 16]
     assert health.perplexity == pytest.approx([1.0, 3.0], rel=1e-3)
     assert (health.distinct, health.collisions) == (3, 0.97)
-    with pytest.raises(CollapsedCodebookError, match=r"level 1 uses 1 of 16 .*lower it towards 0.01.*level 2 uses 3"):
+    with pytest.raises(
+        CollapsedCodebookError, match=r"level 1 uses 1 of 16 .*lower it towards 0.01.*level 2 uses 3"
+    ):
         gate.refuse_collapse(health, 16, 0.5, 0.9, 1.0)
     gate.refuse_collapse(health, 16, 0.0, 0.9, 1.0)
 
