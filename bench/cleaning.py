@@ -61,13 +61,7 @@ def _sample_rows(path: Path) -> Iterable[Row]:
     with gzip.open(path, "rt", encoding="utf-8", errors="replace", newline="") as file:
         for record in csv.DictReader(file):
             title, category = record["title"], record["category"]
-            if (
-                title
-                and title.strip()
-                and record["price"] is not None
-                and None not in record
-                and len(title) <= 2_000
-            ):
+            if title and title.strip() and record["price"] is not None and None not in record and len(title) <= 2_000:
                 yield Row(
                     ProductText(title, record["brand"], record["size"], record["description"]),
                     category or None,
@@ -75,16 +69,12 @@ def _sample_rows(path: Path) -> Iterable[Row]:
 
 
 _ROWS: dict[str, Callable[[dict], Row]] = {
-    "instacart": lambda r: Row(
-        ProductText(r["product_name"]), None if r["aisle"] == "missing" else r["aisle"]
-    ),
+    "instacart": lambda r: Row(ProductText(r["product_name"]), None if r["aisle"] == "missing" else r["aisle"]),
     "bigbasket": lambda r: Row(
         ProductText(r["product"] or "", r["brand"]), f"{r['category']} > {r['sub_category']} > {r['type']}"
     ),
     "amazon_toys": lambda r: Row(ProductText(r["product_name"] or "", r["brand"]), r["category_path"]),
-    "chorus_icecat": lambda r: Row(
-        ProductText(r["title"] or "", r["brand"], None, r["short_description"]), None
-    ),
+    "chorus_icecat": lambda r: Row(ProductText(r["title"] or "", r["brand"], None, r["short_description"]), None),
     "flipkart_attributes": lambda r: Row(
         ProductText(r["product_name"] or "", r["brand"], None, r["description"]),
         " > ".join(part.strip(' "[]') for part in r["product_category_tree"].split(">>")[:-1]) or None,
@@ -138,9 +128,7 @@ def brands(dataset: str, rows: list[Row], limit: int) -> None:
             found += bool(stated)
             correct += right
             if stated and not right:
-                wrong.append(
-                    f"{row.text.title[:60]} | truth {row.text.brand} | found {result.attributes.brand}"
-                )
+                wrong.append(f"{row.text.title[:60]} | truth {row.text.brand} | found {result.attributes.brand}")
     print(
         f"{dataset}: brand in the title of {in_title:,} of {len(hidden):,} rows; there precision "
         f"{correct / max(found, 1):.3f} recall {correct / max(in_title, 1):.3f}; over all rows precision "
@@ -183,11 +171,7 @@ def attributes(dataset: str, rows: list[Row], limit: int) -> None:
                 "Base Material",
             )
         )
-        gold = {
-            key
-            for key in stems(normalise(materials))
-            if key.isalpha() and key in source and key not in _FILLERS
-        }
+        gold = {key for key in stems(normalise(materials)) if key.isalpha() and key in source and key not in _FILLERS}
         if gold:
             stated = {key for value in a.key_ingredients for key in stems(value)}
             _score(scores["material"], stated, gold, source)
@@ -203,8 +187,7 @@ def attributes(dataset: str, rows: list[Row], limit: int) -> None:
         precision, recall = right / max(stated_count, 1), right / max(true_count, 1)
         f1 = 2 * precision * recall / max(precision + recall, 1e-9)
         print(
-            f"{dataset} {name}: precision {precision:.3f} recall {recall:.3f} F1 {f1:.3f} over {true_count} "
-            f"true values"
+            f"{dataset} {name}: precision {precision:.3f} recall {recall:.3f} F1 {f1:.3f} over {true_count} true values"
         )
 
 
@@ -241,9 +224,7 @@ RENDERINGS: dict[str, Callable[[ProductText, Cleaning], str]] = {
     "type. ingredients. tags. format. brand. size": lambda t, c: _render(c.attributes, "idtfbs"),
     "type. phrase": lambda t, c: _join(c.attributes.product_type, _phrase(c.attributes, with_brand=False)),
     "phrase with brand": lambda t, c: _phrase(c.attributes, with_brand=True),
-    "type. phrase with brand": lambda t, c: _join(
-        c.attributes.product_type, _phrase(c.attributes, with_brand=True)
-    ),
+    "type. phrase with brand": lambda t, c: _join(c.attributes.product_type, _phrase(c.attributes, with_brand=True)),
     "type. phrase. brand": lambda t, c: _join(
         c.attributes.product_type, _phrase(c.attributes, with_brand=False), c.attributes.brand
     ),
@@ -259,9 +240,7 @@ def _render(a: CleanedAttributes, order: str) -> str:
         "b": a.brand,
         "s": str(a.size) if a.size else None,
     }
-    return _join(
-        a.product_type, *(parts[letter] for letter in order), f"for {a.audience}" if a.audience else None
-    )
+    return _join(a.product_type, *(parts[letter] for letter in order), f"for {a.audience}" if a.audience else None)
 
 
 def _phrase(a: CleanedAttributes, with_brand: bool) -> str:
@@ -293,14 +272,10 @@ def neighbours(dataset: str, rows: list[Row], limit: int) -> None:
     for name, render in RENDERINGS.items():
         texts = tuple(render(row.text, result) for row, result in zip(chosen, results, strict=True))
         if texts not in done:
-            vectors = model.encode(
-                list(texts), batch_size=128, normalize_embeddings=True, show_progress_bar=False
-            )
+            vectors = model.encode(list(texts), batch_size=128, normalize_embeddings=True, show_progress_bar=False)
             done[texts] = _knn_accuracy(np.asarray(vectors), leaves)
         length = sum(map(len, texts)) / len(texts)
-        print(
-            f"{dataset}: {done[texts]:.4f}  {name} ({len(texts):,} rows, {length:.0f} characters)", flush=True
-        )
+        print(f"{dataset}: {done[texts]:.4f}  {name} ({len(texts):,} rows, {length:.0f} characters)", flush=True)
 
 
 def _knn_accuracy(vectors, labels, k: int = 10) -> float:  # type: ignore[no-untyped-def]
@@ -315,9 +290,7 @@ def _knn_accuracy(vectors, labels, k: int = 10) -> float:  # type: ignore[no-unt
         for i, columns in enumerate(nearest):
             votes: dict[int, float] = {}
             for column in columns:
-                votes[labels[column]] = (
-                    votes.get(labels[column], 0.0) + 1.0 + 1e-3 * float(similarity[i, column])
-                )
+                votes[labels[column]] = votes.get(labels[column], 0.0) + 1.0 + 1e-3 * float(similarity[i, column])
             right += max(votes, key=lambda label: (votes[label], -label)) == labels[start + i]
     return right / len(vectors)
 
@@ -343,9 +316,7 @@ MEASURES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("measure", choices=MEASURES)
     parser.add_argument("--dataset", choices=DATASETS)
     parser.add_argument("--rows", type=int)

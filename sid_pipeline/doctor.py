@@ -15,7 +15,15 @@ from pathlib import Path
 from sid_pipeline.files import to_json
 from sid_pipeline.settings import Settings, SettingsError, load_settings
 
-PACKAGES = ("dagster", "dagster-webserver", "torch", "pyspark", "delta-spark", "deltalake", "sentence-transformers")
+PACKAGES = (
+    "dagster",
+    "dagster-webserver",
+    "torch",
+    "pyspark",
+    "delta-spark",
+    "deltalake",
+    "sentence-transformers",
+)
 MIN_JAVA = 17
 MIN_FREE_GB = 5
 
@@ -47,7 +55,9 @@ def find_java() -> str:
     version = re.search(r'version "(\d+)', told)
     if version is None or int(version.group(1)) < MIN_JAVA:
         found = version.group(1) if version else "unknown"
-        raise JavaError(f"{java} is version {found}; Spark needs Java {MIN_JAVA} or newer: install one or set JAVA_HOME")
+        raise JavaError(
+            f"{java} is version {found}; Spark needs Java {MIN_JAVA} or newer: install one or set JAVA_HOME"
+        )
     return java
 
 
@@ -135,5 +145,3 @@ def _sources(settings: Settings) -> Finding:
     if not found:
         return Finding("source", False, f"nothing lies at {pattern}: set source.products")
     return Finding("source", True, f"{len(found)} file(s) at {pattern}")
-
-

@@ -1,9 +1,9 @@
 """The jobs: one per plane, because a run cannot mix partition dimensions.
 
-    relevance_model    labels and the relevance model (not partitioned)
-    snapshot_refresh   a night's catalogue, cleaning and embeddings
-    release_build      a whole vocabulary release: taxonomy, codebooks, SIDs, publication
-    sid_refresh        newer data through a release's frozen codebooks: SIDs, publication, live
+relevance_model    labels and the relevance model (not partitioned)
+snapshot_refresh   a night's catalogue, cleaning and embeddings
+release_build      a whole vocabulary release: taxonomy, codebooks, SIDs, publication
+sid_refresh        newer data through a release's frozen codebooks: SIDs, publication, live
 """
 
 import dagster as dg
@@ -60,9 +60,7 @@ def build_jobs(settings: Settings) -> dict[str, Job]:
         ),
         dg.define_asset_job(
             RELEASE_BUILD,
-            dg.AssetSelection.assets(
-                TAXONOMY, *of_flavours([TRAINING_SET, CODEBOOK, *refreshed]), *together
-            ),
+            dg.AssetSelection.assets(TAXONOMY, *of_flavours([TRAINING_SET, CODEBOOK, *refreshed]), *together),
             description="Build a vocabulary release from the newest complete snapshot, or bring it up to date.",
             partitions_def=releases,
         ),

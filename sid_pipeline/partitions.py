@@ -14,6 +14,4 @@ releases = dg.DynamicPartitionsDefinition(name="releases")
 
 def snapshots(settings: SnapshotSettings) -> dg.DailyPartitionsDefinition:
     """Daily partitions from the first day on, the running day included: a night's input may come before midnight."""
-    return dg.DailyPartitionsDefinition(
-        start_date=settings.start.isoformat(), timezone=settings.timezone, end_offset=1
-    )
+    return dg.DailyPartitionsDefinition(start_date=settings.start.isoformat(), timezone=settings.timezone, end_offset=1)

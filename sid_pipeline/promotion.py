@@ -33,9 +33,7 @@ class Promotion:
     sentence: str
 
 
-def go_live(
-    warehouse: Warehouse, flavour: str, release: str, *, by: str, reason: str, switch: bool
-) -> Promotion:
+def go_live(warehouse: Warehouse, flavour: str, release: str, *, by: str, reason: str, switch: bool) -> Promotion:
     """Make the newest publication of a release live.
 
     Args:

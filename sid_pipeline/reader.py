@@ -1,9 +1,9 @@
 """For those who load published SIDs: imports neither Dagster nor Spark nor torch.
 
-    from sid_pipeline.reader import open_live
-    sids = open_live("esci", ".sid")
-    sids.sid("p00042")               # '35_7_120_184'
-    sids.products("35_7")            # product ids under the prefix
+from sid_pipeline.reader import open_live
+sids = open_live("esci", ".sid")
+sids.sid("p00042")               # '35_7_120_184'
+sids.products("35_7")            # product ids under the prefix
 """
 
 from __future__ import annotations
@@ -101,6 +101,7 @@ def open_release(flavour: str, release: str, state: str | Path = ".sid", *, hash
         raise PublicationError(f"release {release!r} of flavour {flavour!r} has no publication under {state}")
     newest_day = max(folder.name[:10] for folder in finished)
     newest = max(
-        (folder for folder in finished if folder.name.startswith(newest_day)), key=lambda f: f.stat().st_mtime_ns
+        (folder for folder in finished if folder.name.startswith(newest_day)),
+        key=lambda f: f.stat().st_mtime_ns,
     )
     return Publication(newest, hashes=hashes)

@@ -8,9 +8,7 @@ from sid_pipeline.jobs import SNAPSHOT_REFRESH, Job
 from sid_pipeline.settings import Settings
 
 
-def build_schedules(
-    settings: Settings, jobs: Mapping[str, Job]
-) -> list[dg.ScheduleDefinition]:
+def build_schedules(settings: Settings, jobs: Mapping[str, Job]) -> list[dg.ScheduleDefinition]:
     """`nightly_refresh`: the day's snapshot; `sids_follow_snapshot` refreshes the SIDs when it has succeeded."""
     running = settings.orchestration.automation
 

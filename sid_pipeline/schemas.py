@@ -85,7 +85,11 @@ PRODUCTS = TableSpec(
         _c("description", "string", "description as the source gives it, markup and all"),
         _c("price", "double", "price; null where the source has none or it is no number"),
         _c("category", "array<string>", "category path from the root, null when the source gives none"),
-        _k("text_hash", "string", "SHA-256 of title, brand, size and description: what is cleaned and embedded"),
+        _k(
+            "text_hash",
+            "string",
+            "SHA-256 of title, brand, size and description: what is cleaned and embedded",
+        ),
         _c("source_file", "string", "the file the row came from"),
         _c("source_row", "bigint", "its number in that file, the first data row is 1"),
     ),
@@ -139,7 +143,11 @@ CLEANED_ATTRIBUTES = TableSpec(
         _c("size", "string", "pack size in canonical units, e.g. 6 x 330 ml"),
         _k("confidence", "double", "0 to 1"),
         _k("source", "string", "which cleaner filled the row"),
-        _k("unsupported", "array<string>", "values dropped because the text does not support them, with reasons"),
+        _k(
+            "unsupported",
+            "array<string>",
+            "values dropped because the text does not support them, with reasons",
+        ),
     ),
     key=("text_hash",),
     partition_by=("cleaner_id",),
@@ -166,7 +174,11 @@ EMBEDDINGS = TableSpec(
     (
         _k("embedder_id", "string", "model, revision, prompt, template, dimension and dtype"),
         _k("text_hash", "string", "SHA-256 of the embedded text"),
-        _c("vector", "binary", "little-endian float32, unit length; null when the model gave an unusable vector"),
+        _c(
+            "vector",
+            "binary",
+            "little-endian float32, unit length; null when the model gave an unusable vector",
+        ),
         _c("fault", "string", "why there is no vector"),
     ),
     key=("text_hash",),

@@ -10,9 +10,7 @@ from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.settings import Settings
 
 
-def build_sensors(
-    settings: Settings, jobs: Mapping[str, Job]
-) -> list[dg.SensorDefinition]:
+def build_sensors(settings: Settings, jobs: Mapping[str, Job]) -> list[dg.SensorDefinition]:
     """`sids_follow_snapshot`: when a snapshot is complete, refresh the SIDs of every served release."""
     running = settings.orchestration.automation
 

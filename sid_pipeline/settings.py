@@ -63,7 +63,8 @@ class ColumnMap(Model):
     )
     category_separator: str = Field(">", min_length=1, description="between the steps of a category path")
     category_missing: list[str] = Field(
-        default_factory=lambda: ["missing"], description="values that mean 'no category', compared without case"
+        default_factory=lambda: ["missing"],
+        description="values that mean 'no category', compared without case",
     )
 
     @field_validator("product_id", "title")
@@ -141,7 +142,8 @@ class CleaningSettings(Model):
 
     provider: Literal["rules"] = "rules"
     lexicon: str | None = Field(
-        None, description="a lexicon file to use; by default one is learned from the first snapshot and frozen"
+        None,
+        description="a lexicon file to use; by default one is learned from the first snapshot and frozen",
     )
     lexicon_rows: int = Field(200_000, ge=100, description="products the lexicon is learned from, at most")
 
@@ -245,9 +247,7 @@ def check_key(kind: str, value: str) -> str:
 
 def _default_embedders() -> dict[str, EmbedderSettings]:
     return {
-        "esci": EmbedderSettings(
-            text="raw", template=["{title}", "{brand}", "{size}", "{description}"], batch_size=64
-        ),
+        "esci": EmbedderSettings(text="raw", template=["{title}", "{brand}", "{size}", "{description}"], batch_size=64),
         "gemma": EmbedderSettings(
             text="cleaned",
             template=[

@@ -14,7 +14,10 @@ def show_product(trace: ProductTrace) -> str:
     """A product through every stage."""
     lines = [f"product {trace.product_id}, snapshot {trace.snapshot}"]
     for rejection in trace.rejections:
-        lines += ["", f"rejected  {rejection['source_file']} row {rejection['source_row']}: {rejection['message']}"]
+        lines += [
+            "",
+            f"rejected  {rejection['source_file']} row {rejection['source_row']}: {rejection['message']}",
+        ]
     if trace.product:
         lines += ["", "raw text"]
         for name in ("title", "brand", "size", "category", "description"):
@@ -23,7 +26,16 @@ def show_product(trace: ProductTrace) -> str:
                 lines.append(f"  {name:<12} {' > '.join(value) if isinstance(value, list) else value}")
     if trace.cleaned:
         lines += ["", f"cleaned by {trace.cleaned['source']}, confidence {trace.cleaned['confidence']:.2f}"]
-        for name in ("product_type", "key_ingredients", "dietary_tags", "tags", "format", "audience", "brand", "size"):
+        for name in (
+            "product_type",
+            "key_ingredients",
+            "dietary_tags",
+            "tags",
+            "format",
+            "audience",
+            "brand",
+            "size",
+        ):
             value = trace.cleaned[name]
             if value:
                 lines.append(f"  {name:<15} {', '.join(value) if isinstance(value, list) else value}")
@@ -46,9 +58,7 @@ def _show_flavour(trace: FlavourTrace) -> list[str]:
     return lines
 
 
-def show_prefix(
-    warehouse: Warehouse, prefix: str, flavours: list[str], release: str, snapshot: str, limit: int
-) -> str:
+def show_prefix(warehouse: Warehouse, prefix: str, flavours: list[str], release: str, snapshot: str, limit: int) -> str:
     """The products under a prefix, per flavour."""
     lines: list[str] = []
     for flavour in flavours:
@@ -96,7 +106,11 @@ def show_status(warehouse: Warehouse) -> str:
             for check in receipt.checks if receipt else []:
                 if not check["passed"]:
                     blocked.append(f"{flavour} {release.release}: {check['name']}: {check['sentence']}")
-        live = [f for f in settings.active_flavours if (read_pointer(warehouse.state, f) or {}).get("release") == release.release]
+        live = [
+            f
+            for f in settings.active_flavours
+            if (read_pointer(warehouse.state, f) or {}).get("release") == release.release
+        ]
         state = f"live ({', '.join(live)})" if live and release.state == SERVED else release.state
         rows.append([release.release, state, release.taxonomy_revision[:12], release.training_snapshot, *cells])
     if len(rows) > 1:

@@ -94,7 +94,10 @@ def _next(warehouse: Warehouse, flavours: list[str], release: str, snapshot: str
     found = warehouse.tables.arrow(
         SEMANTIC_IDS, columns=["product_id", "base_sid"], flavour=flavours[0], release=release
     )
-    first = next((p for p, sid in zip(found["product_id"].to_pylist(), found["base_sid"].to_pylist(), strict=True) if sid), "ID")
+    first = next(
+        (p for p, sid in zip(found["product_id"].to_pylist(), found["base_sid"].to_pylist(), strict=True) if sid),
+        "ID",
+    )
     return f"next: .venv/bin/sid show {first}    one product through every stage (make ui: the graph)"
 
 

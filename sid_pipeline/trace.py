@@ -107,7 +107,13 @@ def _trace_flavour(
             shared = prefix
             break
     return FlavourTrace(
-        flavour, sid, None, [(prefix, names.get(prefix, "")) for prefix in prefixes], text, shared, under[:limit]
+        flavour,
+        sid,
+        None,
+        [(prefix, names.get(prefix, "")) for prefix in prefixes],
+        text,
+        shared,
+        under[:limit],
     )
 
 
@@ -137,7 +143,10 @@ def products_under(
 def product_titles(warehouse: Warehouse, snapshot: str, product_ids: list[str]) -> dict[str, str]:
     """Titles by product id."""
     found = warehouse.tables.arrow(
-        PRODUCTS, columns=["product_id", "title"], filters=pc.field("product_id").isin(product_ids), snapshot=snapshot
+        PRODUCTS,
+        columns=["product_id", "title"],
+        filters=pc.field("product_id").isin(product_ids),
+        snapshot=snapshot,
     )
     return dict(zip(found["product_id"].to_pylist(), found["title"].to_pylist(), strict=True))
 

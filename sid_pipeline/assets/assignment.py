@@ -93,9 +93,7 @@ def _refuse_going_back(last: Receipt | None, snapshot: str, force: bool) -> None
         )
 
 
-def _assign(
-    warehouse: Warehouse, flavour: Flavour, release: Release, snapshot: str, trained: Receipt
-) -> Outcome:
+def _assign(warehouse: Warehouse, flavour: Flavour, release: Release, snapshot: str, trained: Receipt) -> Outcome:
     from pyspark.sql import functions as F
 
     from sid_pipeline.assignment.assign import assign
@@ -124,9 +122,7 @@ def _assign(
             F.sum((F.col("base_sid").isNull() & F.col("reason").isNull()).cast("long")).alias("unexplained"),
             F.sum((out_of_range | (spelt != F.col("base_sid"))).cast("long")).alias("bad_codes"),
             F.avg("distance").alias("mean_distance"),
-            *[
-                F.countDistinct(code[level]).alias(f"used_{level}") for level in range(codebook.levels)
-            ],
+            *[F.countDistinct(code[level]).alias(f"used_{level}") for level in range(codebook.levels)],
         )
         .collect()[0]
         .asDict()

@@ -43,9 +43,7 @@ def _embedding_asset(settings: Settings, name: str) -> dg.AssetsDefinition:
         metadata=table_metadata(EMBEDDINGS),
         partitions_def=snapshots(settings.snapshots),
     )
-    def embeddings(
-        context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
-    ) -> dg.MaterializeResult:
+    def embeddings(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         snapshot = context.partition_key
         with plain_failures():
             products = warehouse.receipts.need(PRODUCTS.name, snapshot)

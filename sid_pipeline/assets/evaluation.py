@@ -7,7 +7,14 @@ import dagster as dg
 
 from sid_pipeline.assets.assignment import STAGE as SEMANTIC_IDS_STAGE
 from sid_pipeline.assets.flavours import Flavour
-from sid_pipeline.assets.recording import Markdown, Outcome, markdown_table, materialise, plain_failures, table_metadata
+from sid_pipeline.assets.recording import (
+    Markdown,
+    Outcome,
+    markdown_table,
+    materialise,
+    plain_failures,
+    table_metadata,
+)
 from sid_pipeline.assets.training import CODEBOOK, snapshot_vectors
 from sid_pipeline.files import digest, to_json, write_atomically
 from sid_pipeline.partitions import releases
@@ -22,7 +29,13 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-REPORT, NAMES, EXPLORER, DIFF, COMPARISON = "report", "prefix_names", "explorer", "codebook_diff", "flavour_comparison"
+REPORT, NAMES, EXPLORER, DIFF, COMPARISON = (
+    "report",
+    "prefix_names",
+    "explorer",
+    "codebook_diff",
+    "flavour_comparison",
+)
 
 
 def evaluation_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
@@ -53,9 +66,7 @@ def evaluation_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
     @flavour.asset(
         NAMES, [sids], PREFIX_NAMES.description, {"spark", "deltalake"}, metadata=table_metadata(PREFIX_NAMES)
     )
-    def prefix_names(
-        context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
-    ) -> dg.MaterializeResult:
+    def prefix_names(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         release = context.partition_key
         with plain_failures():
             assigned = warehouse.receipts.need(sids, release)
@@ -100,7 +111,9 @@ def comparison_assets(flavours: list[Flavour]) -> list[dg.AssetsDefinition]:
 
     def compared(warehouse: Warehouse, release: str) -> dict[str, Any]:
         """Data versions of the flavours that have SIDs; the others are left out, not waited for."""
-        receipts = {flavour.name: warehouse.receipts.get(flavour.key(SEMANTIC_IDS_STAGE), release) for flavour in flavours}
+        receipts = {
+            flavour.name: warehouse.receipts.get(flavour.key(SEMANTIC_IDS_STAGE), release) for flavour in flavours
+        }
         return {name: receipt.data_version for name, receipt in receipts.items() if receipt is not None}
 
     @dg.asset(
@@ -178,7 +191,11 @@ def _assigned(warehouse: Warehouse, flavour: Flavour, release: str, snapshot: st
     )
     table = frame.orderBy("product_id").toArrow()
     flat = table["codes"].combine_chunks().flatten().to_numpy()
-    return Assigned(table.drop_columns(["codes"]), flat.reshape(len(table), -1) if len(table) else np.empty((0, 4), int), snapshot)
+    return Assigned(
+        table.drop_columns(["codes"]),
+        flat.reshape(len(table), -1) if len(table) else np.empty((0, 4), int),
+        snapshot,
+    )
 
 
 def _report(warehouse: Warehouse, flavour: Flavour, release: str, snapshot: str) -> Outcome:
@@ -243,7 +260,10 @@ def _report(warehouse: Warehouse, flavour: Flavour, release: str, snapshot: str)
             "report": Markdown(result.to_markdown()),
             "page": (folder / "report.html").as_uri(),
         },
-        facts={"headline": headline, "page": (folder / "report.html").relative_to(warehouse.state).as_posix()},
+        facts={
+            "headline": headline,
+            "page": (folder / "report.html").relative_to(warehouse.state).as_posix(),
+        },
     )
 
 

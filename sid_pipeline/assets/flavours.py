@@ -55,9 +55,7 @@ class Flavour:
         return list(self.spec.embedders.values())
 
 
-def embedding_receipts(
-    warehouse: Warehouse, flavour: Flavour, release: Release, snapshot: str
-) -> list[Receipt]:
+def embedding_receipts(warehouse: Warehouse, flavour: Flavour, release: Release, snapshot: str) -> list[Receipt]:
     """Receipts of a flavour's embeddings of a snapshot, by the very embedders that the release pins.
 
     Raises:

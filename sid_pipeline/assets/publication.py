@@ -27,9 +27,7 @@ def publication_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
         "the codebook, with a manifest of hashes written last.",
         {"spark", "parquet"},
     )
-    def publication(
-        context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
-    ) -> dg.MaterializeResult:
+    def publication(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         release = context.partition_key
         with plain_failures():
             assigned = warehouse.receipts.need(flavour.key(SEMANTIC_IDS_STAGE), release)
@@ -70,7 +68,10 @@ def publication_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
             context,
             warehouse.receipts,
             flavour.key(LIVE),
-            {"publication": published.facts["folder"], "live before": pointer["publication"] if pointer else None},
+            {
+                "publication": published.facts["folder"],
+                "live before": pointer["publication"] if pointer else None,
+            },
             lambda: _advance(warehouse, flavour, release, published),
         )
 
@@ -113,7 +114,10 @@ def _publish(warehouse: Warehouse, flavour: Flavour, release: str, pins: dict[st
             **{f"rows of {name}": rows for name, rows in manifest["rows"].items()},
             "files": markdown_table([{"file": n, "SHA-256": sha} for n, sha in manifest["files"].items()]),
         },
-        facts={"folder": folder.relative_to(warehouse.state).as_posix(), "as_of_snapshot": pins["as_of_snapshot"]},
+        facts={
+            "folder": folder.relative_to(warehouse.state).as_posix(),
+            "as_of_snapshot": pins["as_of_snapshot"],
+        },
     )
 
 

@@ -18,11 +18,11 @@ from sid_pipeline.embedding.model import ModelError
 from sid_pipeline.ingest.errors import InputError
 from sid_pipeline.publication.publish import PublicationError
 from sid_pipeline.receipts import UNPARTITIONED, MissingInput, Receipt, Receipts
+from sid_pipeline.relevance.labels import LabelError
 from sid_pipeline.resources.jars import JarError
 from sid_pipeline.resources.tables import MissingSlice
 from sid_pipeline.rqvae import CodebookError, CollapsedCodebookError
 from sid_pipeline.schemas import TableSpec
-from sid_pipeline.relevance.labels import LabelError
 from sid_pipeline.taxonomy.tree import TaxonomyError
 from sid_pipeline.training_set import TrainingSetError
 
@@ -94,9 +94,7 @@ def materialise(
     Raises:
         dg.Failure: with one sentence, for a fault that a person can mend and a retry cannot.
     """
-    (result,) = materialise_many(
-        context, receipts, [key], inputs, lambda: {key: work()}, still_there=still_there
-    )
+    (result,) = materialise_many(context, receipts, [key], inputs, lambda: {key: work()}, still_there=still_there)
     return result
 
 
@@ -171,13 +169,18 @@ def _report(receipt: Receipt, unchanged: bool) -> dg.MaterializeResult:
 def table_metadata(spec: TableSpec) -> dict[str, Any]:
     """Definition metadata of an asset that is a table: its column schema."""
     columns = [
-        dg.TableColumn(c.name, c.type, description=c.description, constraints=dg.TableColumnConstraints(nullable=c.nullable))
+        dg.TableColumn(
+            c.name,
+            c.type,
+            description=c.description,
+            constraints=dg.TableColumnConstraints(nullable=c.nullable),
+        )
         for c in spec.columns
     ]
     return {"dagster/column_schema": dg.TableSchema(columns=columns), "dagster/table_name": spec.name}
 
 
-def markdown_table(rows: list[Mapping[str, Any]], columns: list[str] | None = None, width: int = 80) -> Markdown:
+def markdown_table(rows: Sequence[Mapping[str, Any]], columns: list[str] | None = None, width: int = 80) -> Markdown:
     """Rows as a Markdown table; cells are cut to `width` and cannot break the table or run as HTML."""
     if not rows:
         return Markdown("*none*")
@@ -196,7 +199,14 @@ def _cell(value: Any, width: int) -> str:
     text = " ".join(str(value).split())
     if len(text) > width:
         text = text[: width - 1] + "…"
-    for raw, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "&#124;"), ("`", "&#96;"), ("[", "&#91;")):
+    for raw, safe in (
+        ("&", "&amp;"),
+        ("<", "&lt;"),
+        (">", "&gt;"),
+        ("|", "&#124;"),
+        ("`", "&#96;"),
+        ("[", "&#91;"),
+    ):
         text = text.replace(raw, safe)
     return text
 

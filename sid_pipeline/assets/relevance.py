@@ -43,9 +43,7 @@ def relevance_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         owners=owners,
         kinds={"huggingface", "pytorch"},
     )
-    def esci_model(
-        context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
-    ) -> dg.MaterializeResult:
+    def esci_model(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         settings = warehouse.settings
         embedder = settings.embedders[settings.relevance.embedder]
         with plain_failures():
@@ -113,9 +111,7 @@ def _judge(settings: Settings, identity: str) -> Outcome:
     files = _label_files(settings)
     facts = {"embedder_id": identity}
     if files is None:
-        return Outcome(
-            identity, metadata={"embedder": identity, "judged": "no, there are no labels"}, facts=facts
-        )
+        return Outcome(identity, metadata={"embedder": identity, "judged": "no, there are no labels"}, facts=facts)
     labels = read_labels(*files, settings.relevance.locale, template=_template(settings))
     embedder = Embedder.load(settings.embedders[settings.relevance.embedder], settings.root)
     result = evaluate(embedder.encode, labels.part("test"))

@@ -222,14 +222,21 @@ def _clean(warehouse: Warehouse, snapshot: str, cleaner: Cleaner) -> Outcome:
         F.avg((F.size("dietary_tags") > 0).cast("double")).alias("share with dietary tags"),
         F.sum(F.size("unsupported")).alias("values dropped as unsupported"),
     ).first()
-    columns = ["title", "description", "product_type", "key_ingredients", "dietary_tags", "format", "size", "brand"]
+    columns = [
+        "title",
+        "description",
+        "product_type",
+        "key_ingredients",
+        "dietary_tags",
+        "format",
+        "size",
+        "brand",
+    ]
     examples = [row.asDict() for row in both.orderBy("text_hash").limit(12).select(*columns).collect()]
     facts = figures.asDict() if figures else {}
     texts_total = facts.get("texts") or 0
     return Outcome(
-        data_version=fingerprint(
-            both.select("text_hash", *columns[2:]).dropDuplicates(["text_hash"])
-        ),
+        data_version=fingerprint(both.select("text_hash", *columns[2:]).dropDuplicates(["text_hash"])),
         metadata={
             "dagster/row_count": texts_total,
             "cleaned now": cleaned,

@@ -19,7 +19,7 @@ from sid_pipeline.partitions import releases
 from sid_pipeline.receipts import MissingInput, complete_snapshots
 from sid_pipeline.releases import SERVED, Release, find_release, need_release
 from sid_pipeline.resources.warehouse import Warehouse
-from sid_pipeline.schemas import PRODUCTS, RELEASES, TAXONOMY_NODES
+from sid_pipeline.schemas import CLEANED_ATTRIBUTES, PRODUCTS, RELEASES, TAXONOMY_NODES
 from sid_pipeline.settings import Settings
 from sid_pipeline.taxonomy.tree import Taxonomy, TaxonomyError
 
@@ -34,7 +34,8 @@ class ReleaseConfig(dg.Config):
         None, description="Taxonomy file, or 'products'. Default: taxonomy.source of the settings."
     )
     training_snapshot: str | None = Field(
-        None, description="Snapshot that the codebooks train on (YYYY-MM-DD). Default: the newest complete one."
+        None,
+        description="Snapshot that the codebooks train on (YYYY-MM-DD). Default: the newest complete one.",
     )
     asked_by: str = Field("", description="Who asks for the release.")
     reason: str = Field("", description="Why.")
@@ -174,7 +175,8 @@ def _export(warehouse: Warehouse, release: str, pins: dict, config: ReleaseConfi
             "products without a category": uncategorised,
             "products of an unknown category": unknown,
             "problems": markdown_table(
-                [{"node": p.node_id, "rule": p.rule, "message": p.message} for p in tree.problems[:50]], width=160
+                [{"node": p.node_id, "rule": p.rule, "message": p.message} for p in tree.problems[:50]],
+                width=160,
             ),
             "top level": markdown_table(roots),
         },
@@ -193,13 +195,14 @@ def _read_tree(settings: Settings, source: str, catalogue_paths: list[list[str]]
 
 
 def _pin(warehouse: Warehouse, pins: dict, revision: str, release: str, config: ReleaseConfig) -> None:
+    cleaned = warehouse.receipts.get(CLEANED_ATTRIBUTES.name, pins["training_snapshot"])
     row = {
         "state": SERVED,
         "taxonomy_source": pins["taxonomy_source"],
         "taxonomy_revision": revision,
         "training_snapshot": pins["training_snapshot"],
         "embedder_ids": json.dumps(pins["embedder_ids"], sort_keys=True),
-        "cleaner_id": None,
+        "cleaner_id": cleaned.facts["cleaner_id"] if cleaned else None,
         "asked_by": config.asked_by or None,
         "reason": config.reason or None,
         "created_at": datetime.now(timezone.utc),
@@ -215,11 +218,7 @@ def release_tree(warehouse: Warehouse, release: str) -> tuple[Release, Taxonomy]
         MissingInput: the release has no exported taxonomy.
     """
     pinned = need_release(warehouse.tables, release)
-    rows = warehouse.tables.arrow(
-        TAXONOMY_NODES, columns=["node_id", "parent_id", "name"], release=release
-    ).to_pylist()
+    rows = warehouse.tables.arrow(TAXONOMY_NODES, columns=["node_id", "parent_id", "name"], release=release).to_pylist()
     if not rows:
         raise MissingInput(f"release {release!r} has no taxonomy: materialise taxonomy for it first")
     return pinned, Taxonomy.from_edges((row["node_id"], row["parent_id"], row["name"]) for row in rows)
-
-

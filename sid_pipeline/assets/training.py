@@ -10,6 +10,7 @@ from sid_pipeline.assets.flavours import Flavour, embedding_receipts
 from sid_pipeline.assets.recording import Outcome, markdown_table, materialise, plain_failures
 from sid_pipeline.assets.taxonomy import TAXONOMY, release_tree
 from sid_pipeline.files import digest
+from sid_pipeline.receipts import MissingInput, Receipt
 from sid_pipeline.releases import Release
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.rqvae.config import TrainConfig
@@ -44,26 +45,17 @@ def training_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
         "memory-mappable matrices, as of the release's training snapshot.",
         {"spark", "numpy"},
     )
-    def training_set(
-        context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
-    ) -> dg.MaterializeResult:
+    def training_set(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         with plain_failures():
             release, tree = release_tree(warehouse, context.partition_key)
-            embeddings = embedding_receipts(warehouse, flavour, release, release.training_snapshot)
-            taxonomy = warehouse.receipts.need(TAXONOMY, release.release)
-        inputs = {
-            "taxonomy": taxonomy.facts["revision"],
-            "embeddings": [receipt.data_version for receipt in embeddings],
-            "embedders": dict(flavour.spec.embedders),
-        }
-        folder = warehouse.training_set(flavour.name, release.release)
+            inputs = _training_inputs(warehouse, flavour, release)
         return materialise(
             context,
             warehouse.receipts,
             flavour.key(TRAINING_SET),
             inputs,
             lambda: _write_training_set(warehouse, flavour, release, tree, inputs),
-            still_there=lambda receipt: (folder / "manifest.json").is_file(),
+            still_there=lambda receipt: _training_set_is_there(warehouse, flavour, release.release),
         )
 
     @flavour.asset(
@@ -80,22 +72,78 @@ def training_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
         config: CodebookConfig,  # type: ignore[valid-type]
     ) -> dg.MaterializeResult:
         release = context.partition_key
+        asked = {name: value for name, value in config.model_dump().items() if value is not None}  # type: ignore[attr-defined]
         with plain_failures():
             training = warehouse.receipts.need(flavour.key(TRAINING_SET), release)
-        asked = {name: value for name, value in config.model_dump().items() if value is not None}  # type: ignore[attr-defined]
-        settings = TrainConfig.from_dict({**flavour.settings.training, **asked})
-        # Where and how fast it runs does not decide the result.
-        decisive = {k: v for k, v in settings.to_dict().items() if k not in ("device", "threads", "checkpoint_every")}
+            inputs = _codebook_inputs(warehouse, flavour, release, training, asked)
         return materialise(
             context,
             warehouse.receipts,
             flavour.key(CODEBOOK),
-            {"training_set": training.data_version, "config": decisive},
-            lambda: _train(warehouse, flavour, release, settings),
-            still_there=lambda receipt: (warehouse.state / receipt.facts["folder"] / "manifest.json").is_file(),
+            inputs,
+            lambda: _train(warehouse, flavour, release, TrainConfig.from_dict(inputs["config"])),
+            still_there=lambda receipt: _codebook_is_there(warehouse, receipt),
         )
 
     return [training_set, codebook]
+
+
+def _training_set_is_there(warehouse: Warehouse, flavour: Flavour, release: str) -> bool:
+    return (warehouse.training_set(flavour.name, release) / "manifest.json").is_file()
+
+
+def _codebook_is_there(warehouse: Warehouse, receipt: Receipt) -> bool:
+    return (warehouse.state / receipt.facts["folder"] / "manifest.json").is_file()
+
+
+def _training_inputs(warehouse: Warehouse, flavour: Flavour, release: Release) -> dict[str, Any]:
+    """What the training set is made from. Once it is written it is frozen: a corrected snapshot does not retrain
+    a release behind its readers' backs; a new release does.
+
+    Raises:
+        MissingInput: an input is missing, or the flavour is now made from other embeddings than the release.
+    """
+    taxonomy = warehouse.receipts.need(TAXONOMY, release.release)
+    written = warehouse.receipts.get(flavour.key(TRAINING_SET), release.release)
+    if written is not None and _training_set_is_there(warehouse, flavour, release.release):
+        if written.inputs["embedders"] != flavour.spec.embedders:
+            raise MissingInput(
+                f"release {release.release!r} of {flavour.name} joins {written.inputs['embedders']}, the settings say "
+                f"{flavour.spec.embedders}: go back, or add a new release"
+            )
+        return written.inputs
+    embeddings = embedding_receipts(warehouse, flavour, release, release.training_snapshot)
+    return {
+        "taxonomy": taxonomy.facts["revision"],
+        "embeddings": [receipt.data_version for receipt in embeddings],
+        "embedders": dict(flavour.spec.embedders),
+    }
+
+
+def _codebook_inputs(
+    warehouse: Warehouse, flavour: Flavour, release: str, training: Receipt, asked: dict[str, Any]
+) -> dict[str, Any]:
+    """What the codebook is made from; for a release that has its codebook, what that was made from: it is frozen.
+
+    Raises:
+        MissingInput: the Launchpad asks for other training of a release that has its codebook.
+    """
+    trained = warehouse.receipts.get(flavour.key(CODEBOOK), release)
+    if (
+        trained is not None
+        and trained.inputs["training_set"] == training.data_version
+        and _codebook_is_there(warehouse, trained)
+    ):
+        frozen = trained.inputs["config"]
+        for name, value in asked.items():
+            if frozen.get(name) != value:
+                raise MissingInput(
+                    f"release {release!r} has its codebook, trained with {name} = {frozen.get(name)!r}, and its "
+                    "readers know that one: add a new release to train otherwise"
+                )
+        return trained.inputs
+    config = TrainConfig.from_dict({**flavour.settings.training, **asked})
+    return {"training_set": training.data_version, "config": config.to_dict()}
 
 
 def _write_training_set(

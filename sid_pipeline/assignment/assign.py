@@ -26,9 +26,7 @@ STAMPS = ("codebook_id", "as_of_snapshot")
 NO_TEXT = "no text of this product was embedded"
 
 
-def product_vectors(
-    products: DataFrame, embedded: Sequence[DataFrame], stores: Sequence[DataFrame]
-) -> DataFrame:
+def product_vectors(products: DataFrame, embedded: Sequence[DataFrame], stores: Sequence[DataFrame]) -> DataFrame:
     """A snapshot's products with their vectors.
 
     Args:
@@ -55,9 +53,7 @@ def product_vectors(
         hashes.append(F.coalesce(f"hash_{i}", F.lit("")))
         faults.append(F.when(F.col(f"hash_{i}").isNull(), F.lit(NO_TEXT)).otherwise(F.col(f"fault_{i}")))
     keep = [*products.columns, *[f"vector_{i}" for i in range(len(stores))]]
-    return frame.select(
-        *keep, F.concat_ws("+", *hashes).alias("text_hash"), F.coalesce(*faults).alias("reason")
-    )
+    return frame.select(*keep, F.concat_ws("+", *hashes).alias("text_hash"), F.coalesce(*faults).alias("reason"))
 
 
 def assign(frame: DataFrame, codebook: Codebook, weights: Sequence[float], as_of_snapshot: str) -> DataFrame:
@@ -86,9 +82,7 @@ def sid_batches(
     return run
 
 
-def _assign_batch(
-    batch: pa.RecordBatch, codebook: Codebook, weights: list[float], schema: pa.Schema
-) -> pa.RecordBatch:
+def _assign_batch(batch: pa.RecordBatch, codebook: Codebook, weights: list[float], schema: pa.Schema) -> pa.RecordBatch:
     reason = batch.column("reason")
     usable = np.asarray(pc.is_null(reason))
     rows = np.flatnonzero(usable)

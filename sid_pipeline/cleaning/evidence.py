@@ -41,9 +41,7 @@ class Evidence:
         return bool(keys) and self.stems.issuperset(keys)
 
 
-def verify(
-    attributes: CleanedAttributes, evidence: Evidence
-) -> tuple[CleanedAttributes, tuple[Unsupported, ...]]:
+def verify(attributes: CleanedAttributes, evidence: Evidence) -> tuple[CleanedAttributes, tuple[Unsupported, ...]]:
     """The attributes without the values that the text does not support, and those values with reasons."""
     dropped: list[Unsupported] = []
 
@@ -82,6 +80,4 @@ def _names(variants: dict[str, set[str]], value: str | None, evidence: Evidence)
         return True
     if variants.get(value, set()) & evidence.stems or evidence.holds(value):
         return True
-    return any(
-        variants[part] & evidence.stems for part in _BROAD_AUDIENCES.get(value, ()) if part in variants
-    )
+    return any(variants[part] & evidence.stems for part in _BROAD_AUDIENCES.get(value, ()) if part in variants)

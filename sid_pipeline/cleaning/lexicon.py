@@ -108,9 +108,7 @@ class Lexicon:
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is no lexicon ({error}); {mend}.") from error
         if version != FORMAT_VERSION:
-            raise ValueError(
-                f"{path} is a lexicon of format {version}, this program reads {FORMAT_VERSION}; {mend}."
-            )
+            raise ValueError(f"{path} is a lexicon of format {version}, this program reads {FORMAT_VERSION}; {mend}.")
         return cls(**{field: content[field] for field in _FIELDS})
 
     def _json(self) -> str:
@@ -167,8 +165,7 @@ def _learn_brands(
             spellings[key][brand] += 1
         row_keys.append(key)
     display = {
-        key: min(counter, key=lambda spelling: (-counter[spelling], spelling))
-        for key, counter in spellings.items()
+        key: min(counter, key=lambda spelling: (-counter[spelling], spelling)) for key, counter in spellings.items()
     }
     anywhere, leading = _Agreement(), _Agreement()
     for row_key, title in zip(row_keys, title_word_lists, strict=True):
@@ -188,13 +185,10 @@ def _learn_brands(
     brands = {
         key: display[key]
         for key in sorted(display)
-        if len(key) > 1
-        and (anywhere.trusted(key) or (not anywhere.seen[key] and _distinctive(key, spellings[key])))
+        if len(key) > 1 and (anywhere.trusted(key) or (not anywhere.seen[key] and _distinctive(key, spellings[key])))
     }
     leading_brands = {
-        key: display[key]
-        for key in sorted(display)
-        if len(key) > 1 and key not in brands and leading.trusted(key)
+        key: display[key] for key in sorted(display) if len(key) > 1 and key not in brands and leading.trusted(key)
     }
     varied = {key: display[key] for key in sorted(display) if len(spellings[key]) > 1}
     return brands, leading_brands, varied
@@ -217,9 +211,7 @@ class _Agreement:
 
 def _distinctive(key: str, spellings: Counter[str]) -> bool:
     """A brand never seen in a title is trusted there only if it cannot be a common word."""
-    return (
-        " " in key and sum(spellings.values()) >= 3 and not any(word in SELLING_WORDS for word in key.split())
-    )
+    return " " in key and sum(spellings.values()) >= 3 and not any(word in SELLING_WORDS for word in key.split())
 
 
 def _learn_types(
@@ -248,9 +240,7 @@ def _learn_types(
                 surfaces[gram][" ".join(word.text for word in phrase.words[-length:])] += 1
     types: dict[str, str] = dict(leaves)
     compounds = {
-        gram
-        for gram, count in grams.items()
-        if " " in gram and _is_compound(gram, count, total, ends, leaves)
+        gram for gram, count in grams.items() if " " in gram and _is_compound(gram, count, total, ends, leaves)
     }
     for gram in compounds:
         tail = gram.split(" ", 1)[1]
@@ -268,9 +258,7 @@ def _commonest(surfaces: Counter[str]) -> str:
     return min(surfaces, key=lambda surface: (-surfaces[surface], surface))
 
 
-def _is_compound(
-    gram: str, count: int, total: Counter[str], ends: Counter[str], leaves: dict[str, str]
-) -> bool:
+def _is_compound(gram: str, count: int, total: Counter[str], ends: Counter[str], leaves: dict[str, str]) -> bool:
     """True where the words belong together: the first calls for the last, or is a common kind of it."""
     if gram in leaves:
         return True

@@ -38,8 +38,7 @@ class Size(BaseModel):
 
     amount: float = Field(gt=0, description="Amount of one unit of the pack, in `unit`.")
     unit: SizeUnit = Field(
-        description="Canonical unit: g (mass; a bare oz counts as mass), ml (volume), count (pieces), cm "
-        "(length)."
+        description="Canonical unit: g (mass; a bare oz counts as mass), ml (volume), count (pieces), cm (length)."
     )
     count: int = Field(default=1, ge=1, description="How many such units a multipack holds; 1 if it is none.")
 
@@ -66,8 +65,7 @@ class CleanedAttributes(BaseModel):
     )
     tags: tuple[str, ...] = Field(
         default=(),
-        description="Other facts: claims such as cruelty-free, and the descriptive words of the title, "
-        "lower case.",
+        description="Other facts: claims such as cruelty-free, and the descriptive words of the title, lower case.",
     )
     format: str | None = Field(
         default=None, description="Form or state of the product, for example frozen, canned, sliced, spray."

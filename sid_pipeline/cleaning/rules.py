@@ -77,14 +77,10 @@ class RulesCleaner:
         if size is None:
             for source, reading in ((size_field, in_field), (title, in_title)):
                 if reading.problem or (source and source == size_field):
-                    dropped.append(
-                        Unsupported("size", source, reading.problem or "no amount with a known unit")
-                    )
+                    dropped.append(Unsupported("size", source, reading.problem or "no amount with a known unit"))
 
         title_claims = read_claims(title)
-        claims = _merge_claims(
-            [title_claims, *(read_claims(fact) for fact in facts if not is_ingredient_list(fact))]
-        )
+        claims = _merge_claims([title_claims, *(read_claims(fact) for fact in facts if not is_ingredient_list(fact))])
         dropped += [Unsupported("dietary_tags", tag, "the text denies it") for tag in claims.denied]
 
         audience, audience_spans = read_audience(title)
@@ -126,9 +122,7 @@ class RulesCleaner:
             brand=brand,
             key_ingredients=tuple(ingredients)[:MAX_INGREDIENTS],
             dietary_tags=claims.dietary,
-            tags=tuple(tag for tag in dict.fromkeys((*claims.other, *runs)) if tag not in ingredients)[
-                :MAX_TAGS
-            ],
+            tags=tuple(tag for tag in dict.fromkeys((*claims.other, *runs)) if tag not in ingredients)[:MAX_TAGS],
             format=product_format,
             size=size,
             audience=audience,
@@ -199,9 +193,7 @@ def _stated_audience(facts: Sequence[str]) -> str | None:
     return None
 
 
-def _format(
-    phrases: Sequence[Phrase], facts: Sequence[str], type_words: Sequence[Word]
-) -> tuple[str | None, set[int]]:
+def _format(phrases: Sequence[Phrase], facts: Sequence[str], type_words: Sequence[Word]) -> tuple[str | None, set[int]]:
     """The first form named in the title, else in the description, and the title words that name it."""
     starts: set[int] = set()
     first: str | None = None

@@ -31,9 +31,7 @@ def clean(texts: DataFrame, cleaner: Cleaner) -> DataFrame:
     Returns:
         Columns of CLEANED_ATTRIBUTES without cleaner_id.
     """
-    return texts.select(*TEXT_COLUMNS).mapInArrow(
-        clean_batches(cleaner), CLEANED_ATTRIBUTES.ddl(without=SLICE)
-    )
+    return texts.select(*TEXT_COLUMNS).mapInArrow(clean_batches(cleaner), CLEANED_ATTRIBUTES.ddl(without=SLICE))
 
 
 def clean_batches(cleaner: Cleaner) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:

@@ -102,8 +102,7 @@ _QUANTITY = re.compile(
 )  # fmt: skip
 
 _RANGE = re.compile(
-    _BEFORE
-    + rf"(?:{_NUMBER}) ?(?:{_MEASURE}|{_COUNT})? ?(?:-|to|~) ?(?:{_NUMBER}) ?(?:{_MEASURE}|{_COUNT})(?!\w)",
+    _BEFORE + rf"(?:{_NUMBER}) ?(?:{_MEASURE}|{_COUNT})? ?(?:-|to|~) ?(?:{_NUMBER}) ?(?:{_MEASURE}|{_COUNT})(?!\w)",
 )
 _LENGTHS = r"cms?|mm|m|inch(?:es)?|in\.?|ft|feet|px|pixels?|dpi|\"|'"
 _DIMENSIONS = re.compile(

@@ -57,9 +57,7 @@ _FREE_OTHER = {
     "tear": "tear",
 }  # fmt: skip
 _FREE = {**_FREE_DIETARY, **_FREE_OTHER}
-_SUBSTANCE = "|".join(
-    sorted((word.replace(" ", "[ -]") for word in _FREE), key=lambda word: (-len(word), word))
-)
+_SUBSTANCE = "|".join(sorted((word.replace(" ", "[ -]") for word in _FREE), key=lambda word: (-len(word), word)))
 
 # Canonical claim -> pattern. Order does not matter: the longest match at a place wins.
 _DIETARY = {

@@ -152,9 +152,7 @@ AUDIENCES: dict[str, str] = {
     }.items()
     for word in variants.split()
 }  # fmt: skip
-AUDIENCE_ONLY_WITH_FOR = word_set(
-    "adult adults senior seniors male female man woman lady's dog dogs cat cats"
-)
+AUDIENCE_ONLY_WITH_FOR = word_set("adult adults senior seniors male female man woman lady's dog dogs cat cats")
 """Words that name an audience only after `for` or before a noun of care or feeding; `hot dogs` are for "
 "nobody's dog."""
 

@@ -56,11 +56,7 @@ def every_active_product_has_one_sid(
         )
         if keys
     ]
-    sentence = (
-        f"{len(active):,} active products: "
-        + ("; ".join(found) if found else "each has exactly one SID")
-        + "."
-    )
+    sentence = f"{len(active):,} active products: " + ("; ".join(found) if found else "each has exactly one SID") + "."
     figures = {
         "active": len(active),
         "missing": len(missing),
@@ -78,15 +74,11 @@ def codes_in_range(codes: np.ndarray, codebook_size: int, product_ids: Sequence[
     wrong = np.flatnonzero(((codes < 0) | (codes >= codebook_size)).any(axis=1))
     figures = {"rows": len(codes), "out_of_range": len(wrong), "codebook_size": codebook_size}
     if not len(wrong):
-        return Check(
-            True, figures, f"all codes of {len(codes):,} products lie from 0 to {codebook_size - 1}."
-        )
+        return Check(True, figures, f"all codes of {len(codes):,} products lie from 0 to {codebook_size - 1}.")
     first = int(wrong[0])
     who = f"product {product_ids[first]}" if product_ids is not None else f"row {first}"
     row = "_".join(str(code) for code in codes[first].tolist())
-    sentence = (
-        f"{len(wrong):,} rows hold codes outside 0 to {codebook_size - 1}; the first is {who} with {row}."
-    )
+    sentence = f"{len(wrong):,} rows hold codes outside 0 to {codebook_size - 1}; the first is {who} with {row}."
     return Check(False, figures, sentence)
 
 
@@ -175,9 +167,7 @@ def not_worse_than(
             worse.append(key)
     figures = {"compared": compared, "skipped": skipped, "worse": worse}
     if not compared:
-        return Check(
-            False, figures, "the two reports have no guarded figure in common, so nothing was compared."
-        )
+        return Check(False, figures, "the two reports have no guarded figure in common, so nothing was compared.")
     if worse:
         shown = "; ".join(
             f"{key} {new[key]:.3f} against {live[key]:.3f} (tolerance {allowed(key):.3f})" for key in worse

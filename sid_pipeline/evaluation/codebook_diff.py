@@ -36,9 +36,7 @@ def diff(
     """
     lengths = {len(codes) for table in (old, new) for codes in table.values()}
     if len(lengths) > 1:
-        raise ValueError(
-            f"code tables of {' and '.join(map(str, sorted(lengths)))} levels cannot be compared"
-        )
+        raise ValueError(f"code tables of {' and '.join(map(str, sorted(lengths)))} levels cannot be compared")
     depth = lengths.pop() if lengths else 0
     common = sorted(old.keys() & new.keys())
     added, withdrawn = sorted(new.keys() - old.keys()), sorted(old.keys() - new.keys())
@@ -88,8 +86,7 @@ def diff(
             {"product_id": key, "title": title(key), "sid": sid_text(new[key])} for key in added[:examples]
         ],
         "withdrawn_examples": [
-            {"product_id": key, "title": title(key), "sid": sid_text(old[key])}
-            for key in withdrawn[:examples]
+            {"product_id": key, "title": title(key), "sid": sid_text(old[key])} for key in withdrawn[:examples]
         ],
     }
     result["markdown"] = _markdown(result)

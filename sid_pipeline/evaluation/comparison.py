@@ -54,9 +54,7 @@ def compare_flavours(a: CodeTable, b: CodeTable, *, examples: int = 10, seed: in
     row_a, row_b = _common_rows(a, b)
     codes_a, codes_b = np.asarray(a.codes)[row_a], np.asarray(b.codes)[row_b]
     if codes_a.shape[1] != codes_b.shape[1]:
-        raise ValueError(
-            f"{a.name} has {codes_a.shape[1]} levels and {b.name} {codes_b.shape[1]}: not comparable"
-        )
+        raise ValueError(f"{a.name} has {codes_a.shape[1]} levels and {b.name} {codes_b.shape[1]}: not comparable")
     prefix_a, prefix_b = prefix_ids(codes_a), prefix_ids(codes_b)
     texts = [a.texts[row] for row in row_a.tolist()]
     paths = [a.categories[row] if a.categories is not None else None for row in row_a.tolist()]
@@ -156,9 +154,7 @@ def _differing_pairs(
         return []
     shuffled = np.random.default_rng(seed).permutation(n)
     # Stable from the last level up: rows end next to those that they share most levels with.
-    order = shuffled[
-        np.lexsort(tuple(together[shuffled, level] for level in reversed(range(together.shape[1]))))
-    ]
+    order = shuffled[np.lexsort(tuple(together[shuffled, level] for level in reversed(range(together.shape[1]))))]
     i, j = order[:-1], order[1:]
     depth = shared_depth(together, i, j)
     candidates = np.flatnonzero((depth > 0) & (apart[i, 0] != apart[j, 0]))

@@ -237,8 +237,7 @@ def spearman(pairs: Pairs, depth: np.ndarray) -> Estimate | None:
         return None
     group = np.unique(pairs.i, return_inverse=True)[1] % _JACKKNIFE_GROUPS
     parts = [
-        _rank_correlation(cosine_rank[keep], depth[keep])
-        for keep in (group != g for g in range(int(group.max()) + 1))
+        _rank_correlation(cosine_rank[keep], depth[keep]) for keep in (group != g for g in range(int(group.max()) + 1))
     ]
     left_out = np.array([part for part in parts if part is not None])
     if len(left_out) < 2:
@@ -282,9 +281,7 @@ def _proportion(value: float, n: int, independent: int) -> Estimate:
     z2 = _Z95**2 / independent
     centre = (value + z2 / 2) / (1 + z2)
     half = _Z95 / (1 + z2) * np.sqrt(value * (1 - value) / independent + z2 / (4 * independent))
-    return Estimate(
-        value, float(min(value, max(0.0, centre - half))), float(max(value, min(1.0, centre + half))), n
-    )
+    return Estimate(value, float(min(value, max(0.0, centre - half))), float(max(value, min(1.0, centre + half))), n)
 
 
 def near_duplicates(pairs: Pairs, threshold: float = NEAR_DUPLICATE_COSINE) -> Pairs:
@@ -460,9 +457,7 @@ def expected_mutual_information(size_a: np.ndarray, size_b: np.ndarray) -> float
     return total
 
 
-def taxonomy_agreement(
-    prefix: np.ndarray, labels: np.ndarray, population: int | None = None
-) -> list[dict[str, Any]]:
+def taxonomy_agreement(prefix: np.ndarray, labels: np.ndarray, population: int | None = None) -> list[dict[str, Any]]:
     """`agreement` of each prefix level with each tree level, over the categorised products.
 
     Args:
@@ -623,7 +618,5 @@ def error_propagation(
 
 def commonest(values: Sequence[str], count: int) -> list[str]:
     """The `count` commonest non-empty values, ties in lexical order."""
-    ranked = sorted(
-        Counter(value for value in values if value).items(), key=lambda entry: (-entry[1], entry[0])
-    )
+    ranked = sorted(Counter(value for value in values if value).items(), key=lambda entry: (-entry[1], entry[0]))
     return [value for value, _ in ranked[:count]]

@@ -122,9 +122,7 @@ def _majority_path(paths: Sequence[Path]) -> Path:
     steps: list[str] = []
     while True:
         depth = len(steps)
-        following = Counter(
-            path[depth] for path in known if len(path) > depth and list(path[:depth]) == steps
-        )
+        following = Counter(path[depth] for path in known if len(path) > depth and list(path[:depth]) == steps)
         if not following:
             return tuple(steps)
         step, count = min(following.items(), key=lambda entry: (-entry[1], entry[0]))

@@ -45,12 +45,8 @@ def render_html(report: Report, names: Mapping[str, str] | None = None) -> str:
     rows = figures(data)
     tables = data["tables"]
     by_key = {figure.key: figure for figure in rows}
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["percent"] = lambda value, digits=1: (
-        "-" if value is None else f"{100 * value:.{digits}f} %"
-    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["percent"] = lambda value, digits=1: "-" if value is None else f"{100 * value:.{digits}f} %"
     template = environment.from_string(
         files("sid_pipeline.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
     )
@@ -90,9 +86,7 @@ def _row(figure: Figure, tables: dict[str, Any]) -> dict[str, Any]:
         picked = figure.pick(table)
         value = value_of(picked)
         bar = 100 * min(1.0, max(0.0, value)) if figure.percent and value is not None else None
-        cells.append(
-            {"shown": shown(figure, picked), "interval": interval(figure, picked).strip(" ()"), "bar": bar}
-        )
+        cells.append({"shown": shown(figure, picked), "interval": interval(figure, picked).strip(" ()"), "bar": bar})
     return {"label": figure.label, "meaning": figure.meaning, "better": figure.better, "cells": cells}
 
 
@@ -115,6 +109,4 @@ def _code_grid(counts: list[int]) -> dict[str, Any]:
 def _name_of(sid: str, names: Mapping[str, str]) -> str:
     """The name of the longest prefix of a SID that has one, or nothing."""
     codes = sid.split("_")
-    return next(
-        (names[part] for end in range(len(codes), 0, -1) if (part := "_".join(codes[:end])) in names), ""
-    )
+    return next((names[part] for end in range(len(codes), 0, -1) if (part := "_".join(codes[:end])) in names), "")

@@ -75,9 +75,7 @@ def random_pairs(vectors: np.ndarray, norms: np.ndarray, count: int, rng: np.ran
     return _pairs(RANDOM, vectors, norms, i[keep], j[keep])
 
 
-def neighbour_pairs(
-    vectors: np.ndarray, norms: np.ndarray, anchors: int, k: int, rng: np.random.Generator
-) -> Pairs:
+def neighbour_pairs(vectors: np.ndarray, norms: np.ndarray, anchors: int, k: int, rng: np.random.Generator) -> Pairs:
     """Each of `anchors` sampled products with its `k` exact nearest neighbours, nearest first.
 
     `anchors` and `k` are cut to what N allows. The pairs of one anchor are contiguous, so `j.reshape(-1, k)`

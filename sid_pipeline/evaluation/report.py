@@ -153,9 +153,7 @@ def evaluate(given: EvaluationInput) -> Report:
     size = given.codebook_size
     sampling = given.sampling
     categories: list[Path | None] = (
-        [tuple(path) if path else None for path in given.categories]
-        if given.categories is not None
-        else [None] * n
+        [tuple(path) if path else None for path in given.categories] if given.categories is not None else [None] * n
     )
     labels, paths = metrics.tree_labels(categories)
 
@@ -174,9 +172,7 @@ def evaluate(given: EvaluationInput) -> Report:
     tables = {OURS: table(codes, [size] * levels, _NOTES[OURS])}
     if given.reconstruction is not None:
         back = given.reconstruction
-        tables[OURS]["faithfulness"] = metrics.faithfulness(
-            vectors, lambda rows: np.asarray(back[rows], np.float32)
-        )
+        tables[OURS]["faithfulness"] = metrics.faithfulness(vectors, lambda rows: np.asarray(back[rows], np.float32))
     for name, other in given.others.items():
         other = np.asarray(other)
         tables[name] = table(other, _sizes(other, size), "the same products in another code table")
@@ -291,9 +287,7 @@ def _validate(given: EvaluationInput) -> None:
     }
     for name, length in lengths.items():
         if length != n:
-            raise ValueError(
-                f"{name} has {length} rows and codes has {n}: give one of each for every product"
-            )
+            raise ValueError(f"{name} has {length} rows and codes has {n}: give one of each for every product")
     if given.reconstruction is not None and given.reconstruction.shape != vectors.shape:
         raise ValueError(f"reconstruction has shape {given.reconstruction.shape}, vectors {vectors.shape}")
     tables = {
@@ -316,9 +310,7 @@ def _validate(given: EvaluationInput) -> None:
         raise ValueError(f"vectors of {broken} products hold NaN or infinite values: embed them again")
     clash = sorted(set(given.others) & set(_BUILT_IN))
     if clash:
-        raise ValueError(
-            f"others may not be named {', '.join(clash)}: the report's own tables have these names"
-        )
+        raise ValueError(f"others may not be named {', '.join(clash)}: the report's own tables have these names")
 
 
 def _sizes(codes: np.ndarray, codebook_size: int) -> list[int]:
@@ -714,8 +706,7 @@ def _markdown(data: dict[str, Any]) -> str:
                         cell(row["text"], 60),
                         f"`{row['sid']}`",
                         cell(" > ".join(row["category"])),
-                        f"{row['majority_items']} of {row['other_items']} in "
-                        + cell(" > ".join(row["majority"])),
+                        f"{row['majority_items']} of {row['other_items']} in " + cell(" > ".join(row["majority"])),
                     ]
                     for row in misplaced[:5]
                 ],

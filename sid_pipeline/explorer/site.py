@@ -155,9 +155,7 @@ def _products(given: ExplorerInput, held: np.ndarray) -> list[list[str]]:
     return rows
 
 
-def _flavour_data(
-    given: ExplorerInput, flavour: ExplorerFlavour, held: np.ndarray, cut: bool
-) -> dict[str, Any]:
+def _flavour_data(given: ExplorerInput, flavour: ExplorerFlavour, held: np.ndarray, cut: bool) -> dict[str, Any]:
     """Codes of the held products, and rows of prefix, count, name, words, brands in the order of the tree."""
     codes = np.asarray(flavour.codes)
     assigned: np.ndarray = np.asarray((codes >= 0).all(axis=1))

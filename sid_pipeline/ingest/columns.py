@@ -47,9 +47,7 @@ def offer_fields(columns: OfferColumnMap) -> tuple[Field, ...]:
     return _fields(columns, ("product_id", "retailer_id"), ("available", "popularity"))
 
 
-def _fields(
-    columns: ColumnMap | OfferColumnMap, required: Sequence[str], optional: Sequence[str]
-) -> tuple[Field, ...]:
+def _fields(columns: ColumnMap | OfferColumnMap, required: Sequence[str], optional: Sequence[str]) -> tuple[Field, ...]:
     return tuple(
         Field(name, _names(getattr(columns, name)), name in required, name in columns.model_fields_set)
         for name in (*required, *optional)

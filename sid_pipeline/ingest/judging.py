@@ -95,9 +95,7 @@ def judge(rows: DataFrame, rules: Sequence[Rule]) -> DataFrame:
         F.when(rule.broken, F.struct(F.lit(rule.name).alias("rule"), rule.message.alias("message")))
         for rule in (no_text, *rules)
     ]
-    return (
-        rows.withColumn("fault", F.coalesce(*faults)).select("*", "fault.rule", "fault.message").drop("fault")
-    )
+    return rows.withColumn("fault", F.coalesce(*faults)).select("*", "fault.rule", "fault.message").drop("fault")
 
 
 def settle(
@@ -127,9 +125,7 @@ def settle(
             "first_row",
             "first_file",
         )
-        rule = F.lit(
-            f"duplicate_{table.key[0]}" if len(table.key) == 1 else f"duplicate_{table.name.rstrip('s')}"
-        )
+        rule = F.lit(f"duplicate_{table.key[0]}" if len(table.key) == 1 else f"duplicate_{table.name.rstrip('s')}")
         again = marked.where(later).withColumn("rule", rule).withColumn("message", message)
         rejected.append(again.select(REJECTED_COLUMNS))
         good = marked.where(~later)
@@ -158,15 +154,9 @@ def _repeats(spark: SparkSession, good: DataFrame, key: Sequence[str]) -> DataFr
         good.groupBy(*key)
         .agg(F.min(F.struct("source_file", "source_row")).alias("first"), F.count(F.lit(1)).alias("times"))
         .where("times > 1")
-        .select(
-            *key, F.col("first.source_file").alias("first_file"), F.col("first.source_row").alias("first_row")
-        )
+        .select(*key, F.col("first.source_file").alias("first_file"), F.col("first.source_row").alias("first_row"))
     )
     found = repeats.limit(REPEATS_IN_MEMORY + 1).collect()
     if not found:
         return None
-    return (
-        repeats
-        if len(found) > REPEATS_IN_MEMORY
-        else F.broadcast(spark.createDataFrame(found, repeats.schema))
-    )
+    return repeats if len(found) > REPEATS_IN_MEMORY else F.broadcast(spark.createDataFrame(found, repeats.schema))

@@ -71,9 +71,7 @@ def judged_products(raw: DataFrame, source: SourceSettings) -> DataFrame:
             folded(F.col("title")).alias("title"),
             *(trimmed(slot(raw, name)).alias(name) for name in ("brand", "size", "description")),
             number(slot(raw, "price")).alias("price"),
-            category_path(parts, source.columns.category_separator, source.columns.category_missing).alias(
-                "category"
-            ),
+            category_path(parts, source.columns.category_separator, source.columns.category_missing).alias("category"),
             "source_file",
             "source_row",
             "raw",
@@ -81,7 +79,5 @@ def judged_products(raw: DataFrame, source: SourceSettings) -> DataFrame:
             ignored_value("price", slot(raw, "price"), number(slot(raw, "price")), "is no number"),
         )
         .transform(judge, rules)
-        .withColumn(
-            "text_hash", F.sha2(F.concat_ws("\x1f", *(F.coalesce(name, F.lit("")) for name in HASHED)), 256)
-        )
+        .withColumn("text_hash", F.sha2(F.concat_ws("\x1f", *(F.coalesce(name, F.lit("")) for name in HASHED)), 256))
     )

@@ -93,9 +93,7 @@ def read_raw(
         folder = str(spool / kind)
         raw = RawFrame(spark.read.parquet(f"{folder}/rows"), spark.read.parquet(f"{folder}/unparsable"), rows)
     if not raw.rows:
-        raise InputError(
-            f"{location} holds no rows, at most a header. Write it again, or mend [source] {kind}."
-        )
+        raise InputError(f"{location} holds no rows, at most a header. Write it again, or mend [source] {kind}.")
     return raw
 
 
@@ -110,9 +108,7 @@ class SpoolWriter:
 
         folder.mkdir(parents=True)
         self._schema, self._normalise = schema, set(normalise)
-        self._writer = pq.ParquetWriter(
-            folder / "part-0.parquet", schema, compression="zstd", compression_level=1
-        )
+        self._writer = pq.ParquetWriter(folder / "part-0.parquet", schema, compression="zstd", compression_level=1)
         self._rows: list[tuple[Any, ...]] = []
         self._chars = 0
 
@@ -142,9 +138,7 @@ class SpoolWriter:
         self._rows, self._chars = [], 0
 
 
-def _spool(
-    source: Source, settings: SourceSettings, fields: Sequence[Field], folder: Path, section: str
-) -> int:
+def _spool(source: Source, settings: SourceSettings, fields: Sequence[Field], folder: Path, section: str) -> int:
     """Write good rows to folder/rows, faulty ones to folder/unparsable; return the number of both."""
     import pyarrow as pa
 
@@ -173,9 +167,7 @@ def _spool(
         good.close()
         bad.close()
     if faulty and faulty == total:
-        raise InputError(
-            f"No rows left: none of the {total} rows of {source.location} can be read. {first_fault}"
-        )
+        raise InputError(f"No rows left: none of the {total} rows of {source.location} can be read. {first_fault}")
     return total
 
 
@@ -201,10 +193,7 @@ def records(
 
 
 def _delimiter(settings: SourceSettings, file: SourceFile) -> str:
-    tabs = (
-        file.path.lower().removesuffix(".gz").endswith(".tsv")
-        and "delimiter" not in settings.model_fields_set
-    )
+    tabs = file.path.lower().removesuffix(".gz").endswith(".tsv") and "delimiter" not in settings.model_fields_set
     return "\t" if tabs else settings.delimiter
 
 
@@ -273,9 +262,7 @@ def _read_parquet(spark: SparkSession, source: Source, fields: Sequence[Field], 
     for files in groups.values():
         frame = spark.read.parquet(*(source.spark_path(file) for file in files))
         found = resolve(fields, frame.columns, source.location, section)
-        frames.append(
-            _text_frame(frame, fields, found, name, F.col("_metadata.row_index") + 1, source.location)
-        )
+        frames.append(_text_frame(frame, fields, found, name, F.col("_metadata.row_index") + 1, source.location))
     union = reduce(lambda left, right: left.unionByName(right, allowMissingColumns=True), frames)
     return RawFrame(union, _no_faults(spark), rows)
 
@@ -288,9 +275,7 @@ def _read_delta(spark: SparkSession, source: Source, fields: Sequence[Field], se
         # The frame stays at the version that is newest now, whatever is written meanwhile.
         frame = spark.read.format("delta").load(source.location)
     except AnalysisException as error:
-        raise InputError(
-            f"{source.location} cannot be read as a Delta table: {error.getMessage()}"
-        ) from error
+        raise InputError(f"{source.location} cannot be read as a Delta table: {error.getMessage()}") from error
     found = resolve(fields, frame.columns, source.location, section)
     name = F.expr("url_decode(replace(_metadata.file_name, '+', '%2B'))")
     text = _text_frame(frame, fields, found, name, F.monotonically_increasing_id() + 1, source.location)
@@ -323,9 +308,9 @@ def _text_frame(
     return frame.select(
         name.alias("source_file"),
         row.alias("source_row"),
-        F.substring(
-            F.to_json(F.struct(*(text.alias(source) for source, text in raw.items()))), 1, RAW_CHARS
-        ).alias("raw"),
+        F.substring(F.to_json(F.struct(*(text.alias(source) for source, text in raw.items()))), 1, RAW_CHARS).alias(
+            "raw"
+        ),
         F.concat_ws(", ", *faults).alias("bad_text"),
         *(text.alias(slot) for slot, text in texts.items()),
     )

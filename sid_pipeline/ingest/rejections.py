@@ -23,9 +23,7 @@ def check_rejections(location: str, rows: int, rejected: Mapping[str, int], limi
     commonest = sorted(rejected.items(), key=lambda item: (-item[1], item[0]))
     rules = ", ".join(f"{rule} {count:,}" for rule, count in commonest)
     if bad >= rows:
-        raise InputError(
-            f"No rows left: all {rows:,} rows of {location} were rejected ({rules}). Mend the source."
-        )
+        raise InputError(f"No rows left: all {rows:,} rows of {location} were rejected ({rules}). Mend the source.")
     if bad > limit * rows:
         raise InputError(
             f"{bad:,} of {rows:,} rows of {location} were rejected ({bad / rows:.1%}, allowed {limit:.1%}): "

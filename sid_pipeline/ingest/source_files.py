@@ -107,8 +107,7 @@ def find_source(location: str, format: str = "auto", setting: str = "[source] pr
         if format == "delta" or (format == "auto" and file_system.isdir(f"{path}/_delta_log")):
             if not file_system.isdir(f"{path}/_delta_log"):
                 raise InputError(
-                    f"{location} is no Delta table: it has no _delta_log folder. Mend {setting} or "
-                    "[source] format."
+                    f"{location} is no Delta table: it has no _delta_log folder. Mend {setting} or [source] format."
                 )
             return Source(location, "delta", path, (), file_system)
         base, found = path.rstrip("/"), sorted(file_system.find(path))
@@ -120,15 +119,11 @@ def find_source(location: str, format: str = "auto", setting: str = "[source] pr
     else:
         raise InputError(f"{location} does not exist. Put the file there or mend {setting}.")
     files = tuple(
-        SourceFile(name=file[len(base) + 1 :], path=file)
-        for file in found
-        if not _is_hidden(file[len(base) + 1 :])
+        SourceFile(name=file[len(base) + 1 :], path=file) for file in found if not _is_hidden(file[len(base) + 1 :])
     )
     if not files:
         raise InputError(f"{location} matches no file. Put the files there or mend {setting}.")
-    return Source(
-        location, format if format != "auto" else _format_of(files, location), base, files, file_system
-    )
+    return Source(location, format if format != "auto" else _format_of(files, location), base, files, file_system)
 
 
 def _file_system(location: str) -> tuple[Any, str]:
@@ -159,9 +154,7 @@ def _format_of(files: Sequence[SourceFile], location: str) -> str:
         formats.setdefault(ENDINGS[ending], file.name)
     if len(formats) > 1:
         examples = ", ".join(f"{name} ({FORMAT_NAMES[kind]})" for kind, name in formats.items())
-        raise InputError(
-            f"{location} holds files of several formats: {examples}. Keep one format per source."
-        )
+        raise InputError(f"{location} holds files of several formats: {examples}. Keep one format per source.")
     return next(iter(formats))
 
 
@@ -204,15 +197,12 @@ def check_content(source: Source, file: SourceFile, encoding: str) -> None:
     with source.file_system.open(file.path, "rb") as stream:
         head = stream.read(HEAD_BYTES)
         if not head:
-            raise InputError(
-                f"{source.where(file)} is empty (0 bytes). Write it again, with a header and rows."
-            )
+            raise InputError(f"{source.where(file)} is empty (0 bytes). Write it again, with a header and rows.")
         if source.format == "parquet" and head.startswith(b"PAR1"):
             stream.seek(-4, 2)
             if stream.read() != b"PAR1":
                 raise InputError(
-                    f"{source.where(file)} is a Parquet file that was cut off: its end is missing. Copy it "
-                    "again."
+                    f"{source.where(file)} is a Parquet file that was cut off: its end is missing. Copy it again."
                 )
             return
     if source.format in {"csv", "jsonl"} and is_gzip_name(file.path):
@@ -226,9 +216,7 @@ def check_content(source: Source, file: SourceFile, encoding: str) -> None:
         if not head:
             raise InputError(f"{source.where(file)} is empty once decompressed. Write it again.")
     label = looks_like(head, encoding)
-    fits = {"csv": "plain text, perhaps CSV", "jsonl": "JSON Lines", "parquet": "a Parquet file"}[
-        source.format
-    ]
+    fits = {"csv": "plain text, perhaps CSV", "jsonl": "JSON Lines", "parquet": "a Parquet file"}[source.format]
     if label != fits:
         mend = MENDS.get(label, "export it again in that format")
         raise InputError(f"{source.where(file)} is no {expected} file: it looks like {label}. Mend: {mend}.")
@@ -250,8 +238,7 @@ class open_checked:
         self._stream.close()
         if isinstance(error, (EOFError, gzip.BadGzipFile, zlib.error)):
             raise InputError(
-                f"{self._source.where(self._file)} is a damaged or cut-off gzip file ({error}). Copy it "
-                "again."
+                f"{self._source.where(self._file)} is a damaged or cut-off gzip file ({error}). Copy it again."
             ) from error
 
 

@@ -19,15 +19,11 @@ SPACE = r"[\s\x{85}\p{Z}]"
 # Control characters that are no white space, and invisible marks that break words (soft hyphen, zero width
 # space, word joiner, byte-order mark, direction overrides). The joiners stay: emoji and several scripts need
 # them.
-INVISIBLE = (
-    r"[\p{Cc}&&[^\t\n\x{0B}\f\r\x{85}]]|[\x{AD}\x{200B}\x{2060}\x{FEFF}\x{202A}-\x{202E}\x{2066}-\x{2069}]"
-)
+INVISIBLE = r"[\p{Cc}&&[^\t\n\x{0B}\f\r\x{85}]]|[\x{AD}\x{200B}\x{2060}\x{FEFF}\x{202A}-\x{202E}\x{2066}-\x{2069}]"
 # One quick look spares clean text, which is most, the replacements.
 NEEDS_FOLDING = r"[\p{Cc}\p{Cf}&&[^\x{200C}\x{200D}]]|[\p{Z}&&[^ ]]|  |^ | $|^$"
 # The same white space as `SPACE`, character by character: trimming by a set is several times faster.
-SPACES = "\t\n\x0b\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(
-    map(chr, range(0x2000, 0x200B))
-)
+SPACES = "\t\n\x0b\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 YES = ("true", "t", "yes", "y", "1", "in stock", "in_stock", "available")
 NO = ("false", "f", "no", "n", "0", "out of stock", "out_of_stock", "unavailable")
 
@@ -60,9 +56,7 @@ def number(text: Column) -> Column:
         return (
             F.when(bare.rlike(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"), bare)
             .when(bare.rlike(r"^[+-]?\d{1,3}(,\d{3})+(\.\d+)?$"), F.regexp_replace(bare, ",", ""))
-            .when(
-                bare.rlike(r"^[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+$"), F.regexp_replace(without_points, ",", ".")
-            )
+            .when(bare.rlike(r"^[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+$"), F.regexp_replace(without_points, ",", "."))
         )
 
     currency = rf"^(?:[A-Za-z]{{1,3}}\.?|\p{{Sc}}|{SPACE})+|(?:[A-Za-z]{{3}}|\p{{Sc}}|{SPACE})+$"

@@ -1,12 +1,12 @@
 """Writing a publication: an immutable folder of consumer files whose manifest is written last.
 
-    product_sids.parquet   product_id, sid: one row per product that has a SID, sorted by product_id
-    sid_products.parquet   retailer_id, sid, product_id, popularity: the inverted index over available offers,
-                           sorted by retailer, SID and falling popularity
-    unassigned.parquet     product_id, reason: products without a SID
-    vocabulary.json        the tokens, level by level, and their offsets
-    codebook/              the codebook that the SIDs were made with
-    manifest.json          what it was made from, row counts and hashes of all files
+product_sids.parquet   product_id, sid: one row per product that has a SID, sorted by product_id
+sid_products.parquet   retailer_id, sid, product_id, popularity: the inverted index over available offers,
+                       sorted by retailer, SID and falling popularity
+unassigned.parquet     product_id, reason: products without a SID
+vocabulary.json        the tokens, level by level, and their offsets
+codebook/              the codebook that the SIDs were made with
+manifest.json          what it was made from, row counts and hashes of all files
 """
 
 from __future__ import annotations

@@ -100,9 +100,7 @@ def gate(base: Evaluation, tuned: Evaluation, seed: int, min_queries: int = MIN_
         ValueError: the two were measured on different queries.
     """
     if base.query_ids != tuned.query_ids:
-        raise ValueError(
-            "the gate compares two models on the same queries; these were measured on different ones"
-        )
+        raise ValueError("the gate compares two models on the same queries; these were measured on different ones")
     gain = paired_bootstrap(base.ndcg, tuned.ndcg, seed)
     enough = base.queries >= min_queries
     publish = enough and gain.lower > 0
@@ -155,9 +153,7 @@ def fine_tune(base_model: str, pairs: pa.Table, out: Path, config: FineTuneConfi
         ranking_batches(judged, config, draw)[: config.max_steps],
     ]
     if not any(stages):
-        raise ValueError(
-            "no E label and no query with two grades: there is nothing to learn from these pairs"
-        )
+        raise ValueError("no E label and no query with two grades: there is nothing to learn from these pairs")
     out.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = out.with_name(f".{out.name}.checkpoint")
     with torch.random.fork_rng():
@@ -244,9 +240,7 @@ class Judged:
         return {query: np.array(sorted(products)) for query, products in found.items()}
 
 
-def contrastive_batches(
-    judged: Judged, config: FineTuneConfig, draw: np.random.Generator
-) -> list[ContrastiveBatch]:
+def contrastive_batches(judged: Judged, config: FineTuneConfig, draw: np.random.Generator) -> list[ContrastiveBatch]:
     """Stage 1's batches: each E pair once an epoch, with hard negatives drawn anew."""
     none = np.empty(0, np.int64)
     kept = judged.by_query("ES")
@@ -262,9 +256,7 @@ def contrastive_batches(
         candidates = np.unique(np.concatenate([positives, *hard]))
         excluded = np.stack([np.isin(candidates, kept[query]) for query in queries.tolist()])
         excluded &= candidates[None, :] != positives[:, None]
-        batches.append(
-            ContrastiveBatch(queries, candidates, np.searchsorted(candidates, positives), excluded)
-        )
+        batches.append(ContrastiveBatch(queries, candidates, np.searchsorted(candidates, positives), excluded))
     return batches
 
 
@@ -322,9 +314,7 @@ def contrastive_loss(
     return functional.cross_entropy(logits, positives)
 
 
-def ranking_loss(
-    scores: torch.Tensor, gains: torch.Tensor, queries: torch.Tensor, scale: float
-) -> torch.Tensor:
+def ranking_loss(scores: torch.Tensor, gains: torch.Tensor, queries: torch.Tensor, scale: float) -> torch.Tensor:
     """CoSENT: log(1 + sum of exp(scale (score_j - score_i))) over pairs of one query with gain_i > gain_j.
 
     Args:
@@ -348,9 +338,7 @@ def _train(
 ) -> None:
     import torch
 
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
+    optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     batches = [batch for stage in stages for batch in stage]
     rates = [rate for stage in stages for rate in _rates(len(stage), config.warmup_share)]
     done = _resume(model, optimiser, checkpoint, fingerprint)
@@ -388,9 +376,7 @@ def _loss(
     query_vectors = _embed(model, [judged.query_texts[query] for query in queries], config.prompt)
     anchors = query_vectors[torch.as_tensor(of_pair, device=query_vectors.device)]
     if isinstance(batch, ContrastiveBatch):
-        candidates = _embed(
-            model, [judged.product_texts[product] for product in batch.candidates], config.prompt
-        )
+        candidates = _embed(model, [judged.product_texts[product] for product in batch.candidates], config.prompt)
         positives = torch.as_tensor(batch.positives, device=anchors.device)
         excluded = torch.as_tensor(batch.excluded, device=anchors.device)
         return contrastive_loss(anchors, candidates, positives, excluded, config.scale)
@@ -418,8 +404,7 @@ def _forward(model: SentenceTransformer, texts: list[str]) -> torch.Tensor:
     # sentence-transformers 6 renamed tokenize.
     preprocess = model.preprocess if hasattr(model, "preprocess") else model.tokenize
     features = {
-        name: value.to(model.device) if hasattr(value, "to") else value
-        for name, value in preprocess(texts).items()
+        name: value.to(model.device) if hasattr(value, "to") else value for name, value in preprocess(texts).items()
     }
     return model(features)["sentence_embedding"]
 
@@ -454,9 +439,7 @@ def _checkpoint(
     os.replace(scratch, file)
 
 
-def _resume(
-    model: SentenceTransformer, optimiser: torch.optim.Optimizer, file: Path, fingerprint: str
-) -> int:
+def _resume(model: SentenceTransformer, optimiser: torch.optim.Optimizer, file: Path, fingerprint: str) -> int:
     """Load the checkpoint of the same inputs, if there is one; returns the steps it has behind it."""
     import torch
 

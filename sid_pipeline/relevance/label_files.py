@@ -20,9 +20,7 @@ class LabelError(ValueError):
     """Labels that nobody can work with until a person mends them; names the file, the fault and the mend."""
 
 
-def read_rows(
-    file: Path, required: Sequence[str], optional: Sequence[str]
-) -> Iterator[dict[str, str] | None]:
+def read_rows(file: Path, required: Sequence[str], optional: Sequence[str]) -> Iterator[dict[str, str] | None]:
     """Read the known columns of a CSV (.csv, .csv.gz; UTF-8) or Parquet file.
 
     Args:
@@ -50,9 +48,7 @@ def read_rows(
         raise LabelError(f"{file} cannot be read, check it or export it again: {error}") from error
 
 
-def _read_csv(
-    file: Path, required: Sequence[str], optional: Sequence[str]
-) -> Iterator[dict[str, str] | None]:
+def _read_csv(file: Path, required: Sequence[str], optional: Sequence[str]) -> Iterator[dict[str, str] | None]:
     open_text = gzip.open if file.name.lower().endswith(".gz") else open
     with open_text(file, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         lines = csv.reader(stream)
@@ -72,15 +68,10 @@ def _read_parquet(file: Path, required: Sequence[str], optional: Sequence[str]) 
         for batch in source.iter_batches(columns=columns):
             texts = [column.cast(pa.string()).to_pylist() for column in batch.columns]
             for values in zip(*texts, strict=True):
-                yield {
-                    column: (value or "").strip()
-                    for column, value in zip(batch.schema.names, values, strict=True)
-                }
+                yield {column: (value or "").strip() for column, value in zip(batch.schema.names, values, strict=True)}
 
 
-def _known_columns(
-    file: Path, found: Sequence[str], required: Sequence[str], optional: Sequence[str]
-) -> list[str]:
+def _known_columns(file: Path, found: Sequence[str], required: Sequence[str], optional: Sequence[str]) -> list[str]:
     missing = [column for column in required if column not in found]
     if missing:
         raise LabelError(

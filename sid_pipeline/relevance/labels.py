@@ -126,9 +126,7 @@ def read_labels(
         LabelError: a file is missing, unreadable or lacks a column, or has no row of this locale.
     """
     rows, bad = _examples(Path(examples), locale, small_only)
-    catalogue = _Catalogue.read(
-        Path(products), locale, {row["product_id"] for row in rows.values()}, template
-    )
+    catalogue = _Catalogue.read(Path(products), locale, {row["product_id"] for row in rows.values()}, template)
     judgements = []
     for number, row in rows.items():
         if fault := _fault(row, catalogue):
@@ -180,18 +178,14 @@ def _examples(file: Path, locale: str, small_only: bool) -> tuple[dict[int, dict
     locales = set()
     for number, row in enumerate(read_rows(file, EXAMPLES_REQUIRED, EXAMPLES_OPTIONAL), start=1):
         if row is None:
-            message = (
-                f"row {number} of {file.name} has too few or too many fields: check its quotes and commas."
-            )
+            message = f"row {number} of {file.name} has too few or too many fields: check its quotes and commas."
             bad.append(BadLabel(number, "", "", "wrong_fields", message))
             continue
         locales.add(row["product_locale"])
         if row["product_locale"].casefold() != locale.casefold():
             continue
         if small_only and "small_version" not in row:
-            raise LabelError(
-                f"{file} has no column small_version: add it, or read all rows (small_only off)."
-            )
+            raise LabelError(f"{file} has no column small_version: add it, or read all rows (small_only off).")
         if not small_only or row["small_version"].casefold() in {"1", "true"}:
             rows[number] = row
     if not rows:
@@ -302,9 +296,7 @@ def _one_text_per_id(judgements: list[_Judgement]) -> tuple[list[_Judgement], li
         if _plain(text) == _plain(judgement.query):
             good.append(judgement)
         else:
-            message = (
-                f"query_id {judgement.query_id!r} stands for {text!r} already: give this query its own id."
-            )
+            message = f"query_id {judgement.query_id!r} stands for {text!r} already: give this query its own id."
             bad.append(BadLabel(judgement.row, judgement.query, judgement.product_id, "two_queries", message))
     return good, bad
 

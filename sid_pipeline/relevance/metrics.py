@@ -98,9 +98,7 @@ def paired_bootstrap(a: np.ndarray, b: np.ndarray, seed: int, resamples: int = 1
     block = max(1, _BOOTSTRAP_BLOCK // len(difference))
     means = np.concatenate(
         [
-            difference[
-                draw.integers(0, len(difference), (min(block, resamples - start), len(difference)))
-            ].mean(1)
+            difference[draw.integers(0, len(difference), (min(block, resamples - start), len(difference)))].mean(1)
             for start in range(0, resamples, block)
         ]
     )

@@ -79,4 +79,3 @@ def fetch(java: str = "java") -> list[str]:
                 raise JarError(f"the fetched {name} is not the build that was tested (SHA-256 differs)")
             shutil.move(fetched, target)
     return delta_jars()
-

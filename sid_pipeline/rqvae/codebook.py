@@ -192,7 +192,7 @@ class Codebook:
             raise CodebookError(
                 f"Codes are integers of shape (N, {self.levels}); got {index.dtype} {index.shape}."
             )
-        if index.size and not (0 <= index.min() and index.max() < self.codebook_size):
+        if index.size and not (index.min() >= 0 and index.max() < self.codebook_size):
             raise CodebookError(
                 f"Codes lie in 0..{self.codebook_size - 1}; got {index.min()}..{index.max()}."
             )

@@ -16,7 +16,6 @@ from torch import Tensor
 from sid_pipeline.rqvae.config import TrainConfig
 from sid_pipeline.rqvae.kmeans import kmeans, nearest, sums
 from sid_pipeline.rqvae.model import RQVAE
-from sid_pipeline.rqvae.tree import Tree
 
 _CHUNK = 8192
 # A leaf with less variance than this share of the catalogue's is one thing to the coarse levels.
@@ -71,12 +70,14 @@ def group_products(
     size: float,
     group: float,
     cells: float,
+    largest: float,
     generator: torch.Generator,
 ) -> Prototypes:
     """Nested clusters of the latents z (N, D): prototypes within cells within groups, by k-means within leaves.
 
     A compact leaf is one group, however large; in any other a group holds about `group` rows. Every group is
-    split into about `cells` cells, whatever its size, and a cell of more than `size` rows into prototypes.
+    split into about `cells` cells, whatever its size, but more where they would hold over `largest` rows, and a
+    cell of more than `size` rows into prototypes.
     Products without category, and those of leaves too small to stand alone, are clustered without their labels.
     """
     n = len(z)
@@ -95,7 +96,8 @@ def group_products(
         compact = is_leaf and float((part - part.mean(0)).square().sum(1).mean()) <= _COMPACT
         for in_group in _split(part, 1.0 if compact else len(part) / group, generator):
             number = groups[-1] + 1 if groups else 0
-            for in_cell in _split(part[in_group], min(cells, len(in_group) / 2), generator):
+            parts = max(min(cells, len(in_group) / 2), len(in_group) / largest)
+            for in_cell in _split(part[in_group], parts, generator):
                 for in_prototype in _split(part[in_group[in_cell]], len(in_cell) / size, generator):
                     member[torch.from_numpy(rows)[in_group[in_cell[in_prototype]].cpu()]] = len(owner)
                     owner.append(len(groups))

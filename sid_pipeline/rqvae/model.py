@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from sid_pipeline.rqvae.config import TrainConfig
 
-
 _ROWS = 1024
 
 

@@ -29,7 +29,7 @@ from sid_pipeline.rqvae.codebook import Codebook
 from sid_pipeline.rqvae.config import TrainConfig
 from sid_pipeline.rqvae.model import RQVAE, Forward, export, inference_config
 from sid_pipeline.rqvae.sampler import HierarchicalSampler, UniformSampler
-from sid_pipeline.rqvae.tree import GRADES, Tree, build_tree
+from sid_pipeline.rqvae.tree import GRADES, build_tree
 
 log = logging.getLogger(__name__)
 
@@ -256,7 +256,9 @@ class _Run:
         share = len(z) / len(self.train_rows)
         group = share * init.group_size(c, len(self.train_rows))
         size = share * init.prototype_size(c, len(self.train_rows))
-        prototypes = init.group_products(z, leaf, size, group, c.cells_per_group, generator) if size else None
+        # By the birthday bound a fifth of the products of a cell this large collide in the last level alone.
+        largest = share * c.codebook_size / 2
+        prototypes = init.group_products(z, leaf, size, group, c.cells_per_group, largest, generator) if size else None
         self.member = (
             prototypes.member if prototypes else torch.zeros(0, dtype=torch.long, device=self.device)
         )

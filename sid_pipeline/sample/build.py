@@ -16,9 +16,7 @@ PRODUCTS = 5400
 SEED = 20260105
 
 
-def _spare(
-    vocabulary: Vocabulary, leaves: Sequence[Leaf], count: int, first_id: int, stream: str
-) -> list[Product]:
+def _spare(vocabulary: Vocabulary, leaves: Sequence[Leaf], count: int, first_id: int, stream: str) -> list[Product]:
     """Products that exist only as bad rows."""
     draw = Draw(stream)
     made = [leaf_products(vocabulary, draw.choice(leaves), 1, f"{stream}/{i}")[0] for i in range(count)]
@@ -35,9 +33,7 @@ def generate(out_dir: Path, *, products: int = PRODUCTS, seed: int = SEED) -> No
     Raises ValueError when ``products`` is below 100.
     """
     if products < 100:
-        raise ValueError(
-            f"products is {products}: the sample needs at least 100 to hold every planted defect"
-        )
+        raise ValueError(f"products is {products}: the sample needs at least 100 to hold every planted defect")
     vocabulary = load()
     leaves = used_leaves(vocabulary, products, taxonomy.TOUCHED_LEAVES)
     first = catalogue(vocabulary, leaves, products, seed)
@@ -45,9 +41,7 @@ def generate(out_dir: Path, *, products: int = PRODUCTS, seed: int = SEED) -> No
 
     planted = [defects.counts(products), defects.counts(products, second_night=True)]
     spare = [
-        _spare(
-            vocabulary, leaves, sum(counts.values()), defects.BAD_ID_START + 10_000 * i, f"{seed}/spare/{i}"
-        )
+        _spare(vocabulary, leaves, sum(counts.values()), defects.BAD_ID_START + 10_000 * i, f"{seed}/spare/{i}")
         for i, counts in enumerate(planted)
     ]
     bad_first = defects.make(spare[0], first, f"{seed}/bad/0")

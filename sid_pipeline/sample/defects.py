@@ -46,9 +46,7 @@ KINDS = (
     Kind("too_few_fields", "reject", 8, 2, "the row breaks off after two to five fields"),
     Kind("too_many_fields", "reject", 8, 0, "an unquoted comma in the title gives eight fields"),
     Kind("not_a_row", "reject", 3, 0, "a line of a server's error message"),
-    Kind(
-        "unclosed_quote", "reject", 1, 0, "the last line of the file opens a quoted field and never closes it"
-    ),
+    Kind("unclosed_quote", "reject", 1, 0, "the last line of the file opens a quoted field and never closes it"),
     Kind("not_utf8", "reject", 8, 0, "the row is written in Windows-1252"),
     Kind("nul_in_title", "reject", 1, 0, "a NUL character in the title"),
     Kind("control_characters", "mend", 7, 0, "control characters or line separators in the title: left out"),
@@ -88,9 +86,7 @@ def _line(kind: str, row: list[str], number: int, draw: Draw) -> bytes:
         return encoded([product_id, (" ", "   ", "\t", "\u00a0 \u00a0")[number % 4], *rest])
     if kind == "title_too_long":
         length = _LONG_TITLES[number % len(_LONG_TITLES)]
-        return encoded(
-            [product_id, (title + " ") * (length // len(title)) + title[: length % len(title)], *rest][:7]
-        )
+        return encoded([product_id, (title + " ") * (length // len(title)) + title[: length % len(title)], *rest][:7])
     if kind == "too_few_fields":
         return encoded(row[: 2 + number % 4])
     if kind == "too_many_fields":
@@ -120,9 +116,7 @@ def _line(kind: str, row: list[str], number: int, draw: Draw) -> bytes:
     raise ValueError(f"no recipe for bad rows of kind {kind!r}")
 
 
-def make(
-    spare: Sequence[Product], good: Sequence[Product], stream: str, *, second_night: bool = False
-) -> list[BadRow]:
+def make(spare: Sequence[Product], good: Sequence[Product], stream: str, *, second_night: bool = False) -> list[BadRow]:
     """The bad rows of one night, one spare product each; duplicates take their id from a good product."""
     draw = Draw(stream)
     supply = iter(spare)
@@ -132,11 +126,7 @@ def make(
         for number in range(counts(len(good), second_night=second_night)[kind.name]):
             if kind.name == "duplicate_product_id":
                 victim = next(victims)
-                out.append(
-                    BadRow(
-                        kind, encoded([victim.product_id, *next(supply).row()[1:]]), after=victim.product_id
-                    )
-                )
+                out.append(BadRow(kind, encoded([victim.product_id, *next(supply).row()[1:]]), after=victim.product_id))
             elif kind.name == "repeated_row":
                 victim = next(victims)
                 out.append(BadRow(kind, encoded(victim.row()), after=victim.product_id))

@@ -41,20 +41,14 @@ def _changed(product: Product, what: str, draw: Draw) -> Product:
         for pack in product.leaf.packs
         if product.leaf.fits(product.kind, product.variant, pack) and wording.parse_pack(pack) != product.pack
     ]
-    pack = (
-        wording.parse_pack(draw.choice(others))
-        if others
-        else replace(product.pack, count=product.pack.count + 1)
-    )
+    pack = wording.parse_pack(draw.choice(others)) if others else replace(product.pack, count=product.pack.count + 1)
     size = wording.write_size(pack, draw) or "single"
     old = product.size
     title = product.title.replace(old, size) if old and old in product.title else f"{product.title} ({size})"
     return replace(product, pack=pack, size=size, title=title)
 
 
-def second(
-    vocabulary: Vocabulary, leaves: Sequence[Leaf], first: Sequence[Product], seed: int
-) -> SecondNight:
+def second(vocabulary: Vocabulary, leaves: Sequence[Leaf], first: Sequence[Product], seed: int) -> SecondNight:
     """The next day's good products: the first day's, less the withdrawn, some edited, new ones at the end."""
     draw = Draw(f"{seed}/second night")
     count = len(first)

@@ -39,9 +39,7 @@ def lines(products: Sequence[Product], seed: int, *, bad: bool) -> list[bytes]:
     listed = {retailer: set[str]() for retailer, _ in RETAILERS}
     for product in products:
         draw = Draw(f"{seed}/offer/{product.product_id}")
-        names = [retailer for retailer, share in RETAILERS if draw.chance(share)] or [
-            draw.choice(RETAILERS)[0]
-        ]
+        names = [retailer for retailer, share in RETAILERS if draw.chance(share)] or [draw.choice(RETAILERS)[0]]
         for name in names:
             listed[name].add(product.product_id)
     for retailer, _ in RETAILERS:

@@ -171,9 +171,7 @@ class _Family:
     def members(self) -> list[tuple[str, wording.Size]]:
         """Variants by sizes, leaving out a variant that the type already says ("Smoked smoked salmon")."""
         kind_words = set(self.kind.lower().split())
-        variants = [
-            v for v in self.leaf.variants if not kind_words & (set(v.lower().split()) - {"with", "in", "for"})
-        ]
+        variants = [v for v in self.leaf.variants if not kind_words & (set(v.lower().split()) - {"with", "in", "for"})]
         chosen = self.draw.sample(variants or list(self.leaf.variants), 1 + self.draw.below(4))
         packs = self.draw.sample(self.leaf.packs, 1 + self.draw.below(2))
         return self.draw.shuffled(
@@ -185,9 +183,7 @@ class _Family:
             ]
         )
 
-    def product(
-        self, variant: str, pack: wording.Size, *, style: str = "", description_style: str = ""
-    ) -> Product:
+    def product(self, variant: str, pack: wording.Size, *, style: str = "", description_style: str = "") -> Product:
         """One listing; another shop's listing of the same product passes styles of its own."""
         draw, leaf, brand = self.draw, self.leaf, self.brand
         tags = tuple(tag for tag in self.tags if not contradicts(tag, self.kind, variant, self.made))
@@ -228,9 +224,7 @@ class _Family:
             else brand.name,
             title=title,
             size="" if draw.chance(0.12) and size and size in title else size,
-            description=wording.write_description(
-                description_style or self.description_style, marketing, facts, draw
-            ),
+            description=wording.write_description(description_style or self.description_style, marketing, facts, draw),
             category=SEPARATOR.join(leaf.path),
             bullets=(*facts.about, *facts.tags),
             price=_price(leaf, self.price_position, pack, [wording.parse_pack(p) for p in leaf.packs]),
@@ -254,9 +248,7 @@ def leaf_products(vocabulary: Vocabulary, leaf: Leaf, count: int, stream: str) -
             seen.add((brand.name, family.kind, variant, pack))
             products.append(family.product(variant, pack))
             if draw.chance(SECOND_LISTING_SHARE) and len(products) < count:
-                other_style = draw.choice(
-                    [style for style in wording.TITLE_STYLES[:-1] if style != family.style]
-                )
+                other_style = draw.choice([style for style in wording.TITLE_STYLES[:-1] if style != family.style])
                 products.append(
                     family.product(
                         variant,
@@ -287,9 +279,7 @@ def _with_oddities(products: list[Product], seed: int) -> list[Product]:
         out[i] = replace(out[i], category=draw.choice(UNKNOWN_CATEGORIES), oddity="unknown category")
     for i in next_share(BORROWED_DESCRIPTION_SHARE):
         other = next(
-            p
-            for p in draw.shuffled(products)
-            if p.leaf.path[0] != out[i].leaf.path[0] and len(p.description) > 100
+            p for p in draw.shuffled(products) if p.leaf.path[0] != out[i].leaf.path[0] and len(p.description) > 100
         )
         out[i] = replace(out[i], description=other.description, oddity="description of another product")
     for i in next_share(STUFFED_KEYWORDS_SHARE):

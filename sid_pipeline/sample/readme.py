@@ -49,8 +49,7 @@ def text(
     return f"""# Sample data
 
 Two nights of a fictional grocery and household retailer. All names are invented. Made by
-`python -m sid_pipeline.sample data` (seed {seed}, {
-        len(first):,} products); do not edit by hand. The vocabulary
+`python -m sid_pipeline.sample data` (seed {seed}, {len(first):,} products); do not edit by hand. The vocabulary
 stands in `sid_pipeline/sample/text/`.
 
 | file | what it is |

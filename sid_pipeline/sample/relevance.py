@@ -44,9 +44,7 @@ BAD_LABELS = {"unknown_grade": 5, "missing_product": 5, "other_locale": 4, "cont
 _MOST = {"E": 6, "S": 5, "C": 3, "I": 4}  # judged products a query, per grade
 _FEWEST_EXACT = 2
 _FEWEST_JUDGED = 8
-_FILLER_WORDS = frozenset(
-    ("for", "the", "and", "with", "a", "no", "to", "of", "something", "free", "in", "on")
-)
+_FILLER_WORDS = frozenset(("for", "the", "and", "with", "a", "no", "to", "of", "something", "free", "in", "on"))
 
 
 @dataclass(frozen=True)
@@ -113,11 +111,7 @@ class _Shelf:
         )
 
     def siblings(self, leaf: Leaf) -> list[str]:
-        return [
-            other.name
-            for other in self.leaves.values()
-            if other.path[:-1] == leaf.path[:-1] and other != leaf
-        ]
+        return [other.name for other in self.leaves.values() if other.path[:-1] == leaf.path[:-1] and other != leaf]
 
     def judged(self, query: Query, draw: Draw) -> list[tuple[Product, str]]:
         """(product, grade) of one query, empty when the catalogue has too little for it."""
@@ -178,9 +172,7 @@ def _generated_query(leaf: Leaf, product: Product, draw: Draw) -> Query:
     if form in (1, 2):
         return Query(f"{variant} {kind}", (leaf.name,), _words(f"{kind} {variant}"), frozenset())
     if form == 3:
-        return Query(
-            f"{product.brand.lower()} {kind}", (leaf.name,), _words(kind), frozenset(), product.brand
-        )
+        return Query(f"{product.brand.lower()} {kind}", (leaf.name,), _words(kind), frozenset(), product.brand)
     if form == 4:
         use = draw.choice(leaf.uses)
         return Query(f"{kind} for {use}", (leaf.name,), _words(kind), frozenset())
@@ -193,9 +185,7 @@ def _with_typo(text: str, draw: Draw) -> str:
     return text[:place] + text[place + 1] + text[place] + text[place + 2 :]
 
 
-def judgements(
-    vocabulary: Vocabulary, products: Sequence[Product], seed: int, queries: int
-) -> list[Judgement]:
+def judgements(vocabulary: Vocabulary, products: Sequence[Product], seed: int, queries: int) -> list[Judgement]:
     """The good judgements of up to ``queries`` queries; hand-written queries come first."""
     shelf = _Shelf(vocabulary, products)
     draw = Draw(f"{seed}/queries")
@@ -211,8 +201,7 @@ def judgements(
         texts.add(text)
         small, split = int(draw.chance(0.6)), "test" if draw.chance(0.2) else "train"
         out.extend(
-            Judgement(text, len(texts), product.product_id, label, LOCALE, small, split)
-            for product, label in judged
+            Judgement(text, len(texts), product.product_id, label, LOCALE, small, split) for product, label in judged
         )
 
     for query in handwritten_queries():
@@ -236,9 +225,7 @@ def with_bad_labels(good: Sequence[Judgement], seed: int) -> list[Judgement]:
     for number in range(BAD_LABELS["unknown_grade"]):
         v = next(victims)
         bad.append(
-            _changed(
-                v, product_id=_other_product(v, good, draw), label=("X", "", "exact", "5", "?")[number % 5]
-            )
+            _changed(v, product_id=_other_product(v, good, draw), label=("X", "", "exact", "5", "?")[number % 5])
         )
     for number in range(BAD_LABELS["missing_product"]):
         bad.append(_changed(next(victims), product_id=f"P{MISSING_ID_START + number}"))
@@ -251,9 +238,7 @@ def with_bad_labels(good: Sequence[Judgement], seed: int) -> list[Judgement]:
     return sorted([*good, *bad], key=lambda judgement: judgement.query_id)
 
 
-def _changed(
-    judgement: Judgement, *, product_id: str = "", label: str | None = None, locale: str = ""
-) -> Judgement:
+def _changed(judgement: Judgement, *, product_id: str = "", label: str | None = None, locale: str = "") -> Judgement:
     return Judgement(
         judgement.query,
         judgement.query_id,
@@ -273,8 +258,7 @@ def _other_product(judgement: Judgement, good: Sequence[Judgement], draw: Draw) 
 
 def example_lines(judged: Sequence[Judgement]) -> list[bytes]:
     rows = [
-        (i, j.query, j.query_id, j.product_id, j.locale, j.label, j.small, 1, j.split)
-        for i, j in enumerate(judged)
+        (i, j.query, j.query_id, j.product_id, j.locale, j.label, j.small, 1, j.split) for i, j in enumerate(judged)
     ]
     return [encoded(EXAMPLES_HEADER), *(encoded(row) for row in rows)]
 

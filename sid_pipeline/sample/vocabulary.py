@@ -52,9 +52,7 @@ class Leaf:
     price_cents: tuple[int, int]
     swap: bool  # sibling leaves are substitutes
     foreign: tuple[tuple[str, str], ...]  # (language, product name)
-    clashes: tuple[
-        tuple[str, tuple[str, ...]], ...
-    ]  # (variant or end of a pack, parts of types it cannot go with)
+    clashes: tuple[tuple[str, tuple[str, ...]], ...]  # (variant or end of a pack, parts of types it cannot go with)
 
     @property
     def name(self) -> str:

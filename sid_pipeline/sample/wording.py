@@ -23,9 +23,7 @@ _TITLE_TAGS = frozenset(
         *("lactose free", "no added sugar", "fragrance free", "grain free", "high protein", "free range"),
     )
 )
-_AFTER_TYPE = re.compile(
-    r"^(with|in|for|from|aged|size|stage|no\.|spf|e\d|a\d|\d|decaf|loose)", re.IGNORECASE
-)
+_AFTER_TYPE = re.compile(r"^(with|in|for|from|aged|size|stage|no\.|spf|e\d|a\d|\d|decaf|loose)", re.IGNORECASE)
 _SMALL_WORDS = frozenset(
     (
         "a",
@@ -149,9 +147,7 @@ def write_size(size: Size, draw: Draw) -> str:
             forms += [f"pack of {size.count}", f"{size.count} pack", f"x{size.count}"]
         return draw.choice(forms)
     if size.unit not in ("g", "kg", "ml", "l"):
-        return draw.choice(
-            [f"{size.count} x {size.amount} {size.unit}", f"{size.count}x{size.amount} {size.unit}"]
-        )
+        return draw.choice([f"{size.count} x {size.amount} {size.unit}", f"{size.count}x{size.amount} {size.unit}"])
     if size.count == 1:
         return _metric(size.amount, size.unit, draw)
     each = _metric(size.amount, size.unit, draw)
@@ -173,8 +169,7 @@ def product_name(kind: str, variant: str) -> str:
 def _title_case(text: str) -> str:
     words = text.split(" ")
     return " ".join(
-        word if i and word.lower() in _SMALL_WORDS else word[:1].upper() + word[1:]
-        for i, word in enumerate(words)
+        word if i and word.lower() in _SMALL_WORDS else word[:1].upper() + word[1:] for i, word in enumerate(words)
     )
 
 
@@ -224,9 +219,7 @@ def write_title(
 
 def write_ingredients(made: str, kind: str, variant: str, draw: Draw) -> str:
     """Fills ``{v}`` and settles each "a or b" for the product: what its type names, else one at random."""
-    flavour = (
-        re.sub(r"^(with|in|stuffed with) ", "", variant, flags=re.IGNORECASE).lower().replace(" & ", ", ")
-    )
+    flavour = re.sub(r"^(with|in|stuffed with) ", "", variant, flags=re.IGNORECASE).lower().replace(" & ", ", ")
     parts = []
     for part in made.split(", "):
         options = part.split(" or ")
@@ -281,9 +274,7 @@ def write_facts(
         contents=f"{label}{contents}." if contents != _UNPROCESSED else "",
         uses=[_use_sentence(use, leaf.segment not in _PUFF_OF_SEGMENT, draw) for use in uses],
         tags=_tag_sentences(tags, draw),
-        size=f"{draw.choice(['Pack size', 'Net content', 'Size'])}: {size}."
-        if size and draw.chance(0.4)
-        else "",
+        size=f"{draw.choice(['Pack size', 'Net content', 'Size'])}: {size}." if size and draw.chance(0.4) else "",
         storage=leaf.storage if draw.chance(0.45) else "",
     )
 

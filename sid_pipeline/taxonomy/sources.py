@@ -40,9 +40,7 @@ def read_taxonomy(location: str, separator: str = ">") -> Taxonomy:
         text = _is_text(location)
         source = find_source(location, "csv" if text else "auto", SETTING)
         if len(source.files) != 1 or source.format == "jsonl":
-            raise TaxonomyError(
-                f"{location}: a taxonomy is one file, CSV, Parquet or Google's text. Mend {SETTING}."
-            )
+            raise TaxonomyError(f"{location}: a taxonomy is one file, CSV, Parquet or Google's text. Mend {SETTING}.")
         check_content(source, source.files[0], ENCODING)
         taxonomy = _from_google(source, separator) if text else _from_columns(source, separator)
     except InputError as error:
@@ -69,9 +67,7 @@ def _from_google(source: Source, separator: str) -> Taxonomy:
                 ids.append(match.group(1))
                 paths.append(match.group(2).split(separator))
             else:
-                problems.append(
-                    _unparsable(number, f"line {number} is not of the form 'id - A > B': {line.strip()!r}")
-                )
+                problems.append(_unparsable(number, f"line {number} is not of the form 'id - A > B': {line.strip()!r}"))
     return _with_problems(Taxonomy.from_paths(paths, ids), problems)
 
 
@@ -89,9 +85,7 @@ def _from_columns(source: Source, separator: str) -> Taxonomy:
             paths.append((row[columns.index("path")] or "").split(separator))
             ids.append(row[columns.index("category_id")] if "category_id" in columns else None)
         return _with_problems(Taxonomy.from_paths(paths, ids), problems)
-    raise TaxonomyError(
-        f"{source.location} has the columns {', '.join(columns) or 'none'}; needed are {LAYOUTS}."
-    )
+    raise TaxonomyError(f"{source.location} has the columns {', '.join(columns) or 'none'}; needed are {LAYOUTS}.")
 
 
 def _csv_rows(source: Source, problems: list[Problem]) -> Iterator[list[str | None]]:
@@ -118,9 +112,7 @@ def _parquet_rows(source: Source) -> Iterator[list[str | None]]:
     wanted = [name for name in table.column_names if name in (*EDGE_COLUMNS, "path", "category_id")]
     yield list(wanted)
     columns = [table[name].to_pylist() for name in wanted]
-    yield from (
-        [None if value is None else str(value) for value in row] for row in zip(*columns, strict=True)
-    )
+    yield from ([None if value is None else str(value) for value in row] for row in zip(*columns, strict=True))
 
 
 def _unparsable(line: int, message: str) -> Problem:

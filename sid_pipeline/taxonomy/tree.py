@@ -99,9 +99,7 @@ class Taxonomy:
         """A tree from (node_id, parent_id, name) in any order; a root's parent is None or blank."""
         builder = _Builder()
         for node_id, parent_id, name in rows:
-            builder.add(
-                (node_id or "").strip(), (parent_id or "").strip() or None, " ".join((name or "").split())
-            )
+            builder.add((node_id or "").strip(), (parent_id or "").strip() or None, " ".join((name or "").split()))
         return builder.build()
 
     @classmethod
@@ -238,25 +236,17 @@ class _Builder:
             for node_id in walked:
                 name, parent_id = self._name[node_id], self._parent[node_id]
                 if node_id in on_cycle:
-                    loop = " > ".join(
-                        reversed([*cycle[:10], *(["..."] if len(cycle) > 10 else []), cycle[0]])
-                    )
+                    loop = " > ".join(reversed([*cycle[:10], *(["..."] if len(cycle) > 10 else []), cycle[0]]))
                     message = f"node {node_id} ({name!r}) lies on a cycle ({loop}): mend one parent_id of it."
                     self._problem(node_id, "cycle", message)
                 elif parent_id in reached:
-                    message = (
-                        f"node {node_id} ({name!r}) lies deeper than {MAX_DEPTH} levels: flatten the tree."
-                    )
+                    message = f"node {node_id} ({name!r}) lies deeper than {MAX_DEPTH} levels: flatten the tree."
                     self._problem(node_id, "too_deep", message)
                 elif parent_id in self._parent or parent_id in self._blank:
-                    message = (
-                        f"node {node_id} ({name!r}) is left out with its parent {parent_id}: mend that one."
-                    )
+                    message = f"node {node_id} ({name!r}) is left out with its parent {parent_id}: mend that one."
                     self._problem(node_id, "parent_left_out", message)
                 else:
-                    message = (
-                        f"node {node_id} ({name!r}) has the parent {parent_id}, which is no node: mend one."
-                    )
+                    message = f"node {node_id} ({name!r}) has the parent {parent_id}, which is no node: mend one."
                     self._problem(node_id, "missing_parent", message)
             explained.update(walked)
 
@@ -274,9 +264,7 @@ def _from_paths(paths: Iterable[Sequence[str]], ids: Iterable[str | None] | None
         key = normalise_path(steps)
         if not all(key) or not key:
             shown, good = " > ".join(steps), key.index("") if key else 0
-            mend = (
-                f"the path {shown!r} has a blank step: only what is above it was taken; fill it or remove it."
-            )
+            mend = f"the path {shown!r} has a blank step: only what is above it was taken; fill it or remove it."
             problems.append(Problem(given or path_id(steps), "blank_name", mend))
             steps, key, given = steps[:good], key[:good], None
         if len(steps) > MAX_DEPTH:
@@ -288,9 +276,7 @@ def _from_paths(paths: Iterable[Sequence[str]], ids: Iterable[str | None] | None
             spellings.setdefault(key[:depth], Counter())[step] += 1
         if given:
             if id_of.setdefault(key, given) != given:
-                mend = (
-                    f"the path {' > '.join(steps)!r} has the ids {id_of[key]} and {given}: the first stays."
-                )
+                mend = f"the path {' > '.join(steps)!r} has the ids {id_of[key]} and {given}: the first stays."
                 problems.append(Problem(given, "two_ids", mend))
             elif key_of.setdefault(given, key) != key:
                 mend = f"the id {given} has two paths: {' > '.join(steps)!r} gets an id of its own; mend one."
@@ -304,9 +290,7 @@ def _from_paths(paths: Iterable[Sequence[str]], ids: Iterable[str | None] | None
         above = nodes.get(key[:-1])
         path = (*(above.path if above else ()), name)
         node_id = id_of.get(key) or path_id(key)
-        nodes[key] = Node(
-            node_id, above.node_id if above else None, name, path, len(path), key not in parents
-        )
+        nodes[key] = Node(node_id, above.node_id if above else None, name, path, len(path), key not in parents)
         for other in sorted(set(counted) - {name}):
             mend = f"{' > '.join(path)!r} is also written {other!r}: they are one node; write them alike."
             problems.append(Problem(node_id, "name_variant", mend))

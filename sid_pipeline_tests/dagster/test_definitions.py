@@ -29,7 +29,16 @@ def test_importing_the_definitions_pulls_in_nothing_heavy():
 
 
 def test_the_assets_are_those_of_the_architecture(specs):
-    per_flavour = ("training_set", "codebook", "semantic_ids", "report", "prefix_names", "codebook_diff", "publication", "live")
+    per_flavour = (
+        "training_set",
+        "codebook",
+        "semantic_ids",
+        "report",
+        "prefix_names",
+        "codebook_diff",
+        "publication",
+        "live",
+    )
     assert sorted(specs) == sorted(
         [
             "products", "offers", "rejected_products", "cleaned_attributes", "esci_embeddings", "gemma_embeddings",
@@ -46,7 +55,13 @@ def test_every_asset_says_what_it_is_whose_it_is_and_what_it_is_made_with(specs)
 
 
 def test_tables_carry_their_column_schema(specs):
-    for name in ("products", "cleaned_attributes", "taxonomy", "esci/semantic_ids", "esci_gemma/prefix_names"):
+    for name in (
+        "products",
+        "cleaned_attributes",
+        "taxonomy",
+        "esci/semantic_ids",
+        "esci_gemma/prefix_names",
+    ):
         schema = specs[name].metadata["dagster/column_schema"]
         assert all(column.description for column in schema.columns), name
 

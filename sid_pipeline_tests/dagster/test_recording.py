@@ -36,7 +36,12 @@ class Stage:
         @dg.asset(key_prefix=["f"], check_specs=[dg.AssetCheckSpec("fine", asset=dg.AssetKey(["f", "s"]))])
         def s(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
             return materialise(
-                context, stage.receipts, "f/s", {"in": stage.input}, stage.work, still_there=lambda _: stage.there
+                context,
+                stage.receipts,
+                "f/s",
+                {"in": stage.input},
+                stage.work,
+                still_there=lambda _: stage.there,
             )
 
         return dg.materialize([s], instance=self.instance, raise_on_error=False)

@@ -84,7 +84,14 @@ def test_the_flavours_differ(warehouse, first_summary):
 
 
 def test_the_summary_tells_what_a_newcomer_wants(warehouse, first_summary):
-    for part in (*FLAVOURS, "products with a SID", "distinct SIDs", "codes in use", "near-duplicates", "next: "):
+    for part in (
+        *FLAVOURS,
+        "products with a SID",
+        "distinct SIDs",
+        "codes in use",
+        "near-duplicates",
+        "next: ",
+    ):
         assert part in first_summary
     for flavour in FLAVOURS:
         page = warehouse.reports(flavour, "r1") / "report.html"
@@ -108,7 +115,11 @@ def test_readers_get_what_was_assigned(settings, warehouse, first_summary):
 def test_runs_and_metadata_are_in_the_dagster_instance(settings, first_summary):
     with dg.DagsterInstance.get() as instance:
         assert Path(settings.state / "dagster").is_dir()
-        assert {run.job_name for run in instance.get_runs()} >= {"relevance_model", "snapshot_refresh", "release_build"}
+        assert {run.job_name for run in instance.get_runs()} >= {
+            "relevance_model",
+            "snapshot_refresh",
+            "release_build",
+        }
         event = instance.get_latest_materialization_event(dg.AssetKey(["esci", "semantic_ids"]))
         metadata = event.asset_materialization.metadata
         assert metadata["dagster/row_count"].value > 350

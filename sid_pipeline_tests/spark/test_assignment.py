@@ -24,9 +24,7 @@ def codebook(x) -> Codebook:
 def frames(spark, x):
     ids = [f"p{i:04d}" for i in range(len(x))]
     products = spark.createDataFrame([(i,) for i in [*ids, "untold", "faulty"]], "product_id string")
-    embedded = spark.createDataFrame(
-        [(i, f"h{i}") for i in [*ids, "faulty"]], "product_id string, text_hash string"
-    )
+    embedded = spark.createDataFrame([(i, f"h{i}") for i in [*ids, "faulty"]], "product_id string, text_hash string")
     store = spark.createDataFrame(
         [(f"h{i}", bytearray(row.tobytes()), None) for i, row in zip(ids, x, strict=True)]
         + [("hfaulty", None, "the vector is zero")],

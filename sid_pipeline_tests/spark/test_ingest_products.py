@@ -113,9 +113,7 @@ def test_emoji_and_accents_stay_and_control_characters_go(messy: Read) -> None:
 
 
 def test_categories_are_cut_at_missing_steps(messy: Read) -> None:
-    categories = {
-        name: messy.accepted[NUMBER[name]].category for name in ROWS if NUMBER[name] in messy.accepted
-    }
+    categories = {name: messy.accepted[NUMBER[name]].category for name in ROWS if NUMBER[name] in messy.accepted}
     assert categories == {
         "good": ["Food", "Dairy", "Milk"],
         "good after bad": ["Food", "Tea"],
@@ -332,10 +330,7 @@ def test_columns_of_parquet_that_cannot_be_used(spark: SparkSession, tmp_path: P
         return str(caught.value)
 
     message = error({"product_id": [1], "title": nested}, ColumnMap())
-    assert (
-        "p.parquet: the column 'title' for the title is of type struct<en:string>, which is no text"
-        in message
-    )
+    assert "p.parquet: the column 'title' for the title is of type struct<en:string>, which is no text" in message
     message = error({"product_id": [1], "title": [["Tea"]]}, ColumnMap())
     assert "the column 'title' for the title is of type array<string>" in message
     message = error({"product_id": [1], "title": ["Tea"], "brand": nested}, ColumnMap())

@@ -18,7 +18,12 @@ def frames(spark):
         "product_id string, published_sid string, reason string",
     )
     offers = spark.createDataFrame(
-        [("p1", "shop", True, 1.0), ("p3", "shop", True, 9.0), ("p2", "shop", False, 5.0), ("p3", "other", True, 2.0)],
+        [
+            ("p1", "shop", True, 1.0),
+            ("p3", "shop", True, 9.0),
+            ("p2", "shop", False, 5.0),
+            ("p3", "other", True, 2.0),
+        ],
         "product_id string, retailer_id string, available boolean, popularity double",
     )
     return sids, offers
@@ -49,7 +54,11 @@ def test_the_reader_gives_back_what_was_published(tmp_path, frames, codebook):
     assert live.products("1") == ["p1", "p3"], "1 is no prefix of 12"
     assert live.products("1_2", retailer="shop") == ["p3", "p1"], "most popular first"
     assert live.products("12_2_3_4", retailer="shop") == [], "not available there"
-    assert live.manifest["rows"] == {"product_sids.parquet": 3, "unassigned.parquet": 1, "sid_products.parquet": 3}
+    assert live.manifest["rows"] == {
+        "product_sids.parquet": 3,
+        "unassigned.parquet": 1,
+        "sid_products.parquet": 3,
+    }
     assert json.loads((folder / "vocabulary.json").read_text())["tokens"][16 + 2] == "<b_2>"
 
 

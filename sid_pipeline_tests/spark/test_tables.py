@@ -57,7 +57,7 @@ def test_wrong_columns_and_slices_are_named(spark, tables):
 
 def test_a_null_in_a_required_column_is_refused(spark, tables):
     bad = spark.createDataFrame([(None, "x", True, 1.0)], DDL)
-    with pytest.raises(Exception, match="(?i)null"):
+    with pytest.raises(Exception, match=r"(?i)null"):
         tables.replace(OFFERS, bad, snapshot="2026-01-05")
 
 

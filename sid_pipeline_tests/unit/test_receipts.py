@@ -2,7 +2,13 @@
 
 import pytest
 
-from sid_pipeline.receipts import MissingInput, Receipt, Receipts, complete_snapshots, newest_complete_snapshot
+from sid_pipeline.receipts import (
+    MissingInput,
+    Receipt,
+    Receipts,
+    complete_snapshots,
+    newest_complete_snapshot,
+)
 from sid_pipeline.settings import load_settings
 
 SETTINGS = load_settings(env={})

@@ -115,9 +115,7 @@ def test_committed_data_is_what_the_generator_writes(full: Path) -> None:
     written = sorted(str(path.relative_to(full).as_posix()) for path in full.rglob("*") if path.is_file())
     assert written == GENERATED_FILES
     for name in GENERATED_FILES:
-        assert content(COMMITTED / name) == content(full / name), (
-            f"data/{name}: run python -m sid_pipeline.sample"
-        )
+        assert content(COMMITTED / name) == content(full / name), f"data/{name}: run python -m sid_pipeline.sample"
     assert sum((COMMITTED / name).stat().st_size for name in GENERATED_FILES) < SIZE_LIMIT
 
 
@@ -174,9 +172,7 @@ def test_second_night_changes_about_two_percent_and_not_a_byte_more(full: Path) 
     assert f"{len(withdrawn)} withdrawn" in readme
     assert min(len(new), len(withdrawn)) > 0
     assert 0.015 < (len(new) + len(changed) + len(withdrawn)) / PRODUCTS < 0.025
-    columns = Counter(
-        HEADER[i] for key in changed for i in range(len(HEADER)) if first[key][i] != second[key][i]
-    )
+    columns = Counter(HEADER[i] for key in changed for i in range(len(HEADER)) if first[key][i] != second[key][i])
     assert set(columns) == {"title", "description", "size"}
 
     path = "catalogue/{}/products.csv.gz"
@@ -229,15 +225,11 @@ def test_taxonomies_are_trees_and_every_known_category_is_a_leaf_path(full: Path
 
 
 def test_a_rename_and_a_move_keep_their_ids_and_a_split_does_not(full: Path) -> None:
-    first, second = (
-        {row["name"]: row["node_id"] for row in dicts(full / f"taxonomy{v}.csv")} for v in ("", "_v2")
-    )
+    first, second = ({row["name"]: row["node_id"] for row in dicts(full / f"taxonomy{v}.csv")} for v in ("", "_v2"))
     assert second["Halloumi & grilling cheese"] == first["Grilling cheese"]
     assert second["Poppadoms & naan"] == first["Poppadoms & naan"]
     assert first["Ground coffee"] not in second.values()
-    new_ids = {
-        second[name] for name in ("Filter ground coffee", "Espresso ground coffee", "Kombucha & kefir")
-    }
+    new_ids = {second[name] for name in ("Filter ground coffee", "Espresso ground coffee", "Kombucha & kefir")}
     assert new_ids.isdisjoint(first.values())
     assert len(new_ids) == 3
 
@@ -275,9 +267,7 @@ def test_bad_offers_are_counted_and_popularity_falls_like_one_over_rank(full: Pa
     for orders in popularity.values():
         orders.sort(reverse=True)
         assert orders[99] == pytest.approx(orders[0] / 100, rel=0.1)
-    assert {
-        row["retailer_id"] for row in dicts(full / "catalogue" / DAYS[1] / "offers.csv.gz")
-    } == popularity.keys()
+    assert {row["retailer_id"] for row in dicts(full / "catalogue" / DAYS[1] / "offers.csv.gz")} == popularity.keys()
 
 
 def test_relevance_labels_have_their_layout_and_their_planted_faults(full: Path) -> None:
@@ -314,10 +304,7 @@ def test_relevance_labels_have_their_layout_and_their_planted_faults(full: Path)
 
 def test_exact_products_have_what_the_query_asks_for(full: Path) -> None:
     judged = dicts(full / "relevance" / "examples.csv.gz")
-    title = {
-        row["product_id"]: row["product_title"].lower()
-        for row in dicts(full / "relevance" / "products.csv.gz")
-    }
+    title = {row["product_id"]: row["product_title"].lower() for row in dicts(full / "relevance" / "products.csv.gz")}
     exact = [
         row["product_id"]
         for row in judged
@@ -330,9 +317,7 @@ def test_exact_products_have_what_the_query_asks_for(full: Path) -> None:
 
 def test_a_small_catalogue_has_the_same_files_and_at_least_one_of_each_defect(tmp_path: Path) -> None:
     generate(tmp_path, products=400, seed=SEED)
-    written = sorted(
-        str(path.relative_to(tmp_path).as_posix()) for path in tmp_path.rglob("*") if path.is_file()
-    )
+    written = sorted(str(path.relative_to(tmp_path).as_posix()) for path in tmp_path.rglob("*") if path.is_file())
     assert written == GENERATED_FILES
     found, accepted = classified(products(tmp_path, DAYS[0]))
     assert set(found) == {kind.name for kind in KINDS}
@@ -376,9 +361,7 @@ def test_names_put_the_variant_where_english_does() -> None:
 def test_ingredients_follow_type_and_variant() -> None:
     from sid_pipeline.sample.draw import Draw
 
-    written = write_ingredients(
-        "salmon or trout, salt, {v}", "trout fillets", "with Lemon & Dill", Draw("any")
-    )
+    written = write_ingredients("salmon or trout, salt, {v}", "trout fillets", "with Lemon & Dill", Draw("any"))
     assert written == "trout, salt, lemon, dill"
 
 
@@ -393,7 +376,5 @@ def test_ingredients_follow_type_and_variant() -> None:
         ("vegetarian", "stonebaked pizza", "Margherita", "wheat flour, tomato", False),
     ],
 )
-def test_a_tag_that_would_be_a_lie_is_left_out(
-    tag: str, kind: str, variant: str, made: str, lie: bool
-) -> None:
+def test_a_tag_that_would_be_a_lie_is_left_out(tag: str, kind: str, variant: str, made: str, lie: bool) -> None:
     assert contradicts(tag, kind, variant, made) is lie

@@ -31,7 +31,11 @@ def test_relative_paths_count_from_the_file(tmp_path):
 
 
 def test_environment_wins_over_the_file_and_is_typed(tmp_path):
-    env = {"SID_REPORT__SAMPLE": "777", "SID_ORCHESTRATION__AUTOMATION": "true", "SID_SPARK__MASTER": "local[1]"}
+    env = {
+        "SID_REPORT__SAMPLE": "777",
+        "SID_ORCHESTRATION__AUTOMATION": "true",
+        "SID_SPARK__MASTER": "local[1]",
+    }
     settings = load(tmp_path, MINIMAL + "[report]\nsample = 500\n", env)
     assert settings.report.sample == 777
     assert settings.orchestration.automation is True
@@ -58,12 +62,18 @@ def test_the_embedders_of_a_flavour_are_replaced_not_mixed(tmp_path):
     [
         ("[sorce]\nproducts = 'p'\n", ["unknown setting 'sorce'", "did you mean 'source'"]),
         (MINIMAL + "[spark]\ndriver_mem = '2g'\n", ["'spark.driver_mem'", "did you mean 'driver_memory'"]),
-        (MINIMAL + "[embedders.gemma]\ndtype = 'float16'\n", ["embedders.gemma.dtype", "'float32' or 'bfloat16'"]),
+        (
+            MINIMAL + "[embedders.gemma]\ndtype = 'float16'\n",
+            ["embedders.gemma.dtype", "'float32' or 'bfloat16'"],
+        ),
         (MINIMAL + "[embedders.gemma]\nmodl = 'x'\n", ["'embedders.gemma.modl'", "did you mean 'model'"]),
         (MINIMAL + "[training]\nlambda = 1\n", ["'training'", "'lambda'", "lambda_contrastive"]),
         (MINIMAL + "[training]\nbatch_size = -1\n", ["batch_size", "-1"]),
         (MINIMAL + "[release]\ndefault = 'a/b'\n", ["release.default", "a/b"]),
-        (MINIMAL + "[flavours.new]\ndescription = 'd'\nembedders = {nope = 1.0}\n", ["'nope'", "esci, gemma"]),
+        (
+            MINIMAL + "[flavours.new]\ndescription = 'd'\nembedders = {nope = 1.0}\n",
+            ["'nope'", "esci, gemma"],
+        ),
         (MINIMAL + "[source.columns]\ntitle = ' '\n", ["source.columns.title", "must name a column"]),
         (MINIMAL + "encoding = 'utf-88'\n", ["source.encoding", "utf-88"]),
         ("", ["source", "required"]),

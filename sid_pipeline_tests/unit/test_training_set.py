@@ -1,5 +1,7 @@
 """The training set: written whole, hashed, memory-mapped, refused when damaged."""
 
+import itertools
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,7 +11,7 @@ from sid_pipeline.training_set import TrainingSetError, load_training_set, write
 
 def tables(x, parts):
     bounds = np.linspace(0, len(x), parts + 1, dtype=int)
-    for low, high in zip(bounds, bounds[1:], strict=False):
+    for low, high in itertools.pairwise(bounds):
         yield pa.table(
             {
                 "product_id": [f"p{i}" for i in range(low, high)],

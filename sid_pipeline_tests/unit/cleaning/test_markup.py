@@ -111,9 +111,7 @@ def test_normalise_is_idempotent(text):
 
 @given(
     st.lists(
-        st.sampled_from(
-            ["&", "amp;", "<", "b", ">", "/", "lt;", "#38;", " ", "(r)", "\u2122", "\u00bd", "1", "\u249e"]
-        )
+        st.sampled_from(["&", "amp;", "<", "b", ">", "/", "lt;", "#38;", " ", "(r)", "\u2122", "\u00bd", "1", "\u249e"])
     )
 )
 def test_strip_markup_is_idempotent(pieces):

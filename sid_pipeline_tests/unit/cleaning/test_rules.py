@@ -100,10 +100,7 @@ def test_an_unreadable_size_is_named(cleaner):
 
 
 def test_the_type_comes_from_the_description_where_the_title_names_none(cleaner):
-    assert (
-        attributes(cleaner, "Nr 5", description="Oat cookies. Ingredients: oats.").product_type
-        == "oat cookies"
-    )
+    assert attributes(cleaner, "Nr 5", description="Oat cookies. Ingredients: oats.").product_type == "oat cookies"
 
 
 def test_a_description_can_deny_a_claim_of_the_title(cleaner):

@@ -28,8 +28,7 @@ def test_examples_show_what_each_side_holds_together():
     found = compare_flavours(SUBSTITUTES, TOGETHER)
     by_side = {
         side["grouped_by"]: {
-            tuple(product["text"] for product in pair["products"]): pair["shared_levels"]
-            for pair in side["pairs"]
+            tuple(product["text"] for product in pair["products"]): pair["shared_levels"] for pair in side["pairs"]
         }
         for side in found["examples"]
     }

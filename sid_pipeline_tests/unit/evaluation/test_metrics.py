@@ -69,9 +69,7 @@ def test_collisions_count_only_different_texts_and_rank_the_least_alike_first():
     texts = ["Tea", " tea ", "cup", "mug", "nail", "oil", "OIL", "alone"]
     vectors = f32([[1, 0], [1, 0], [1, 0], [1, 0], [1, 0], [0, 1], [0, 1], [1, 0]])
     ids = [f"p{row}" for row in range(8)]
-    found = m.collisions_of_different_texts(
-        m.prefix_ids(codes), codes, texts, ids, vectors, np.ones(8, np.float32)
-    )
+    found = m.collisions_of_different_texts(m.prefix_ids(codes), codes, texts, ids, vectors, np.ones(8, np.float32))
     assert (found["items"], found["sids"]) == (5, 2)
     assert [entry["sid"] for entry in found["worst"]] == ["2", "1"]
     # Three pairs with the cosines 0, 0 and 1.
@@ -123,9 +121,7 @@ def test_spearman_interval_widens_where_pairs_share_anchors():
     assert clustered.high - clustered.low > 3 * (apart.high - apart.low)
 
 
-@pytest.mark.parametrize(
-    ("cosine", "depth"), [([], []), ([0.1, 0.2, 0.3], [1, 1, 1]), ([0.5] * 3, [0, 1, 2])]
-)
+@pytest.mark.parametrize(("cosine", "depth"), [([], []), ([0.1, 0.2, 0.3], [1, 1, 1]), ([0.5] * 3, [0, 1, 2])])
 def test_spearman_of_nothing_is_none(cosine, depth):
     assert m.spearman(pairs(cosine), np.array(depth, int)) is None
 
@@ -179,9 +175,7 @@ def test_neighbour_overlap_is_the_mean_over_random_tie_breaks():
     assert known(m.neighbour_overlap(prefix, near, 6)).value == pytest.approx(np.mean(draws), abs=0.01)
 
 
-@pytest.mark.parametrize(
-    ("groups", "classes", "n"), [(3, 4, 50), (40, 12, 500), (900, 7, 1_000), (2, 300, 400)]
-)
+@pytest.mark.parametrize(("groups", "classes", "n"), [(3, 4, 50), (40, 12, 500), (900, 7, 1_000), (2, 300, 400)])
 def test_agreement_equals_sklearn(groups, classes, n):
     rng = np.random.default_rng(groups)
     b = rng.integers(0, classes, n)

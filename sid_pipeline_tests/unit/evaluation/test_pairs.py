@@ -17,9 +17,7 @@ def unit(rows: int, dimensions: int = 8, seed: int = 0) -> np.ndarray:
 
 def test_pairs_are_those_of_the_benchmark(workload, tmp_path):
     x = unit(400)
-    i, j, cosine, near = workload.make_pairs(
-        x, n_random=500, n_anchor=20, k=5, seed=11, cache_dir=str(tmp_path)
-    )
+    i, j, cosine, near = workload.make_pairs(x, n_random=500, n_anchor=20, k=5, seed=11, cache_dir=str(tmp_path))
     rng = np.random.default_rng(11)
     norms = p.row_norms(x)
     ours_random = p.random_pairs(x, norms, 500, rng)
@@ -57,9 +55,7 @@ def test_equal_products_come_in_row_order():
 def test_vectors_need_no_unit_length_and_a_zero_vector_has_cosine_zero():
     x = f32([[3, 0], [0, 0], [5, 5]])
     norms = p.row_norms(x)
-    np.testing.assert_allclose(
-        p.cosines(x, norms, np.array([0, 0]), np.array([1, 2])), [0, np.sqrt(0.5)], rtol=1e-6
-    )
+    np.testing.assert_allclose(p.cosines(x, norms, np.array([0, 0]), np.array([1, 2])), [0, np.sqrt(0.5)], rtol=1e-6)
 
 
 def test_bands_hold_equally_many_pairs():

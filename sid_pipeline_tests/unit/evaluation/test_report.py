@@ -39,9 +39,7 @@ def shape(value):
 
 
 def test_figures_equal_the_benchmarks(workload, tmp_path):
-    work = workload.make_workload(
-        n=1_500, d=32, n_dept=4, n_aisle=4, n_leaf=4, s_item=0.15, cache_dir=str(tmp_path)
-    )
+    work = workload.make_workload(n=1_500, d=32, n_dept=4, n_aisle=4, n_leaf=4, s_item=0.15, cache_dir=str(tmp_path))
     model = fit_residual_kmeans(work.x, 4, 16, seed=1)
     codes = model.assign(work.x)
     back = model.reconstruct(codes)

@@ -108,17 +108,13 @@ def test_everything_it_needs_lies_beside_it(tmp_path):
         assert (tmp_path / source).is_file(), source
     assert "data/flavour_1.js" in html
     for file in (index, tmp_path / "explorer.js", tmp_path / "style.css"):
-        assert not re.search(
-            r"https?:|//cdn|@import|fetch\(|XMLHttpRequest", file.read_text(encoding="utf-8")
-        )
+        assert not re.search(r"https?:|//cdn|@import|fetch\(|XMLHttpRequest", file.read_text(encoding="utf-8"))
 
 
 def test_texts_never_reach_the_page_as_markup(tmp_path):
     write_explorer(tmp_path, given())
     script = (tmp_path / "explorer.js").read_text(encoding="utf-8")
-    assert not re.search(
-        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", script
-    )
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", script)
     assert "<script>alert" not in (tmp_path / "index.html").read_text(encoding="utf-8")
     found = pages(tmp_path, "#/product/p4", "#/search/%3Cscript%3E", "#/sid/esci/0_0_0")
     for page in found.values():

@@ -74,9 +74,7 @@ def test_an_optional_column_mapped_by_name_must_exist() -> None:
 
 
 def test_a_missing_level_is_named_within_its_list() -> None:
-    message = error(
-        ColumnMap(category=["department", "aisle"]), ["product_id", "title", "Aisle", "department"]
-    )
+    message = error(ColumnMap(category=["department", "aisle"]), ["product_id", "title", "Aisle", "department"])
     assert "no column 'aisle' for the category" in message
     assert '[source.columns] category = ["department", "Aisle"]' in message
 
@@ -87,9 +85,7 @@ def test_the_wrong_delimiter_is_recognised() -> None:
 
 
 def test_a_needed_column_that_occurs_twice_is_an_error() -> None:
-    assert "p.csv has the column 'title' more than once" in error(
-        ColumnMap(), ["product_id", "title", "title"]
-    )
+    assert "p.csv has the column 'title' more than once" in error(ColumnMap(), ["product_id", "title", "title"])
     assert found(ColumnMap(brand=None), ["product_id", "title", "brand", "brand"])
 
 

@@ -20,9 +20,7 @@ def lines(data: str | bytes, encoding: str = "utf-8-sig") -> Iterator[str]:
     return decode(io.BytesIO(data.encode() if isinstance(data, str) else data), encoding)
 
 
-def read(
-    data: str | bytes, encoding: str = "utf-8-sig", delimiter: str = ","
-) -> tuple[list[Record], list[Record]]:
+def read(data: str | bytes, encoding: str = "utf-8-sig", delimiter: str = ",") -> tuple[list[Record], list[Record]]:
     """Good and faulty data rows; the header is checked to come first."""
     header, *rows = csv_rows(lines(data, encoding), delimiter, encoding)
     assert header.row == 0

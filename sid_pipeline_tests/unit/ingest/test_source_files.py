@@ -109,9 +109,7 @@ PARQUET = b"PAR1" + b"\0" * 20 + b"PAR1"
         ("a.parquet", b"", ["is empty (0 bytes)"]),
     ],
 )
-def test_a_file_that_is_not_what_its_name_says(
-    tmp_path: Path, name: str, content: bytes, says: list[str]
-) -> None:
+def test_a_file_that_is_not_what_its_name_says(tmp_path: Path, name: str, content: bytes, says: list[str]) -> None:
     location = write(tmp_path / name, content)
     with pytest.raises(InputError) as caught:
         check(location)
@@ -127,9 +125,7 @@ def test_one_bad_file_among_several_is_named(tmp_path: Path) -> None:
         check(str(tmp_path))
 
 
-@pytest.mark.parametrize(
-    ("name", "content"), [("a.csv", CSV), ("a.csv.gz", gzip.compress(CSV)), ("a.csv", b"id\n")]
-)
+@pytest.mark.parametrize(("name", "content"), [("a.csv", CSV), ("a.csv.gz", gzip.compress(CSV)), ("a.csv", b"id\n")])
 def test_what_is_as_named_passes(tmp_path: Path, name: str, content: bytes) -> None:
     check(write(tmp_path / name, content))
 

@@ -208,9 +208,7 @@ def test_substitutes_and_other_exact_products_are_never_negatives() -> None:
     assert names(judged, batch.candidates) == ["c", "e1", "e2", "i", "s"]
     seen = {
         (judged.query_texts[query], judged.product_texts[batch.candidates[positive]]): {
-            judged.product_texts[product]
-            for product, out in zip(batch.candidates, excluded, strict=True)
-            if not out
+            judged.product_texts[product] for product, out in zip(batch.candidates, excluded, strict=True) if not out
         }
         for query, positive, excluded in zip(batch.queries, batch.positives, batch.excluded, strict=True)
     }

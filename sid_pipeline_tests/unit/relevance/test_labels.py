@@ -59,9 +59,7 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def read(
-    folder: Path, examples: Sequence[dict[str, Any]], products: Sequence[dict[str, Any]], **more: Any
-) -> Labels:
+def read(folder: Path, examples: Sequence[dict[str, Any]], products: Sequence[dict[str, Any]], **more: Any) -> Labels:
     (folder / "examples.csv").write_text(csv_text(examples), encoding="utf-8")
     (folder / "products.csv").write_text(csv_text(products), encoding="utf-8")
     return read_labels(folder / "examples.csv", folder / "products.csv", "us", **more)
@@ -283,9 +281,7 @@ def test_a_missing_file_column_or_locale_is_one_sentence(tmp_path: Path) -> None
         ("examples.csv", b"", r"it has none"),
     ],
 )
-def test_a_file_that_is_not_what_its_name_says(
-    tmp_path: Path, name: str, content: bytes, message: str
-) -> None:
+def test_a_file_that_is_not_what_its_name_says(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(LabelError, match=message):
         read_labels(tmp_path / name, tmp_path / "products.csv", "us")

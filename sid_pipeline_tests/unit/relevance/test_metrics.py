@@ -21,9 +21,7 @@ def test_ndcg_by_hand() -> None:
 def test_ndcg_looks_at_k_products_of_the_ideal_too() -> None:
     # At 1, the best product in second place counts nothing, and the ideal is that product alone.
     assert ndcg(np.array([1.0, 0.1]), np.array([0.1, 0.9]), k=1) == pytest.approx(0.1)
-    assert ndcg(np.array([1.0, 1.0, 0.0]), np.array([0.9, 0.1, 0.5]), k=2) == pytest.approx(
-        1 / (1 + 1 / math.log2(3))
-    )
+    assert ndcg(np.array([1.0, 1.0, 0.0]), np.array([0.9, 0.1, 0.5]), k=2) == pytest.approx(1 / (1 + 1 / math.log2(3)))
 
 
 def test_ndcg_of_tied_products_is_the_mean_over_their_orders() -> None:

@@ -100,9 +100,7 @@ def test_what_cannot_be_read_is_an_error(tmp_path: Path, name: str, content: byt
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(
-        TaxonomyError, match=r"does not exist. Put the file there or mend \[taxonomy\] source"
-    ):
+    with pytest.raises(TaxonomyError, match=r"does not exist. Put the file there or mend \[taxonomy\] source"):
         read_taxonomy(str(tmp_path / "no.csv"))
 
 
