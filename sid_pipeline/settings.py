@@ -435,7 +435,7 @@ def _fields_at(location: list[str]) -> list[str]:
             break
         if step in model.model_fields:
             annotation = model.model_fields[step].annotation
-            arguments = getattr(annotation, "__args__", ())
+            arguments: tuple[Any, ...] = getattr(annotation, "__args__", ())
             model = arguments[-1] if getattr(annotation, "__origin__", None) is dict else annotation
         # A name inside a dict section (an embedder's, a flavour's) keeps the section's model.
     return [name for name in getattr(model, "model_fields", {}) if name != "root"]
