@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 from sid_pipeline.receipts import UNPARTITIONED
@@ -37,6 +38,7 @@ def run_everything(settings: Settings, snapshot: str | None = None, release: str
         RunFailed: a stage failed.
         ValueError: the day or the release is no possible partition.
     """
+    standing = Path.cwd()
     home(settings)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import dagster as dg
@@ -67,7 +69,7 @@ def run_everything(settings: Settings, snapshot: str | None = None, release: str
             (RELEASE_BUILD, release),
         ):
             _run(definitions, instance, job, partition)
-    return summarise(warehouse, snapshot, release, time.monotonic() - started)
+    return summarise(warehouse, snapshot, release, time.monotonic() - started, standing)
 
 
 def _run(definitions: Any, instance: Any, job: str, partition: str) -> None:

@@ -191,7 +191,6 @@ class FlavourSpec(Model):
 class AssignmentSettings(Model):
     """Spark assignment."""
 
-    batch_rows: int = Field(10_000, ge=1, description="rows in one Arrow batch")
     max_missing_share: float = Field(
         0.01, ge=0, le=1, description="more products without a vector than this block the publication"
     )
@@ -208,7 +207,6 @@ class ReleaseSettings(Model):
     """Vocabulary releases."""
 
     default: str = Field("r1", description="the release that `sid run` builds and refreshes")
-    keep_served: bool = Field(True, description="refresh every served release, not only the live one")
 
     @field_validator("default")
     @classmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.receipts import complete_snapshots
 from sid_pipeline.releases import SERVED, all_releases
@@ -72,6 +74,11 @@ def show_prefix(warehouse: Warehouse, prefix: str, flavours: list[str], release:
     return "\n".join(lines).lstrip("\n")
 
 
+def _age(snapshot: str) -> str:
+    days = (date.today() - date.fromisoformat(snapshot)).days
+    return f"{days} day{'' if days == 1 else 's'} old"
+
+
 def show_status(warehouse: Warehouse) -> str:
     """Served and live releases, the age of what they stand on, what blocks, and the next action."""
     settings = warehouse.settings
@@ -89,7 +96,7 @@ def show_status(warehouse: Warehouse) -> str:
             as_of = pointer["as_of_snapshot"]
             behind = [day for day in days if day > as_of]
             lines.append(
-                f"{flavour}: live {pointer['release']} as of {as_of}"
+                f"{flavour}: live {pointer['release']} as of {as_of} ({_age(as_of)})"
                 + (f", {len(behind)} snapshot(s) behind" if behind else ", up to date")
             )
             if newest and newest > as_of:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from sid_pipeline.publication.live import read_pointer
@@ -12,14 +13,14 @@ from sid_pipeline.trace import product_titles
 EXAMPLES = 5
 
 
-def summarise(warehouse: Warehouse, snapshot: str, release: str, seconds: float) -> str:
-    """A page of text."""
+def summarise(warehouse: Warehouse, snapshot: str, release: str, seconds: float, standing: Path) -> str:
+    """A page of text; paths are relative to where the user stands."""
     flavours = list(warehouse.settings.active_flavours)
     lines = ["", f"Semantic IDs of {snapshot}, release {release}, in {seconds:.0f} s", ""]
     lines += _figures(warehouse, flavours, release)
     lines += ["", *_examples(warehouse, flavours, release, snapshot), ""]
-    lines += _places(warehouse, flavours, release)
-    lines += ["", _next(warehouse, flavours, release, snapshot)]
+    lines += _places(warehouse, flavours, release, standing)
+    lines += ["", _next(warehouse, flavours, release)]
     return "\n".join(lines)
 
 
@@ -69,7 +70,7 @@ def _examples(warehouse: Warehouse, flavours: list[str], release: str, snapshot:
     return table(rows)
 
 
-def _places(warehouse: Warehouse, flavours: list[str], release: str) -> list[str]:
+def _places(warehouse: Warehouse, flavours: list[str], release: str, standing: Path) -> list[str]:
     lines = []
     rejected = [
         (day, receipt.metadata.get("dagster/row_count", 0))
@@ -81,16 +82,16 @@ def _places(warehouse: Warehouse, flavours: list[str], release: str) -> list[str
     for flavour in flavours:
         page = warehouse.reports(flavour, release) / "report.html"
         pointer = read_pointer(warehouse.state, flavour)
-        lines.append(f"report {flavour}: {_short(page)}")
+        lines.append(f"report {flavour}: {_short(page, standing)}")
         if pointer:
             lines.append(f"live {flavour}: {pointer['release']} as of {pointer['as_of_snapshot']}")
     explorer = warehouse.explorer(release) / "index.html"
     if explorer.is_file():
-        lines.append(f"explorer: {_short(explorer)} (open it in a browser)")
+        lines.append(f"explorer: {_short(explorer, standing)} (open it in a browser)")
     return lines
 
 
-def _next(warehouse: Warehouse, flavours: list[str], release: str, snapshot: str) -> str:
+def _next(warehouse: Warehouse, flavours: list[str], release: str) -> str:
     found = warehouse.tables.arrow(
         SEMANTIC_IDS, columns=["product_id", "base_sid"], flavour=flavours[0], release=release
     )
@@ -98,15 +99,13 @@ def _next(warehouse: Warehouse, flavours: list[str], release: str, snapshot: str
         (p for p, sid in zip(found["product_id"].to_pylist(), found["base_sid"].to_pylist(), strict=True) if sid),
         "ID",
     )
-    return f"next: .venv/bin/sid show {first}    one product through every stage (make ui: the graph)"
+    file = os.environ.get("SID_SETTINGS")
+    sid = f".venv/bin/sid --settings {file}" if file else ".venv/bin/sid"
+    return f"next: {sid} show {first}    one product through every stage (make ui: the graph)"
 
 
-def _short(path: Path) -> str:
-    """A path relative to where the user stands, if it lies below."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+def _short(path: Path, standing: Path) -> str:
+    return str(path.relative_to(standing) if path.is_relative_to(standing) else path)
 
 
 def table(rows: list[list[str]]) -> list[str]:

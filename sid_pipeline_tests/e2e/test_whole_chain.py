@@ -224,6 +224,28 @@ def test_a_pinned_release_keeps_its_pins(settings, warehouse, first_summary):
     assert "add a new release" in result.failure_data_for_node("taxonomy").user_failure_data.description
 
 
+def test_a_release_is_never_retrained_behind_its_readers_backs(settings, warehouse, first_summary):
+    trained = warehouse.receipts.need("esci/codebook", "r1")
+    other = settings.model_copy(update={"training": {**settings.training, "seed": 7}})
+    config = {"ops": {"esci__codebook": {"config": {"seed": 8}}}}
+    for build, run_config in ((other, {}), (settings, config)):
+        with dg.DagsterInstance.get() as instance:
+            job = _definitions(build, warehouse).resolve_job_def("release_build")
+            result = job.execute_in_process(
+                instance=instance,
+                partition_key="r1",
+                run_config=run_config,
+                raise_on_error=False,
+                asset_selection=[dg.AssetKey(["esci", "codebook"])],
+            )
+        assert warehouse.receipts.need("esci/codebook", "r1") == trained
+        if run_config:
+            failure = result.failure_data_for_node("esci__codebook")
+            assert "add a new release to train otherwise" in failure.user_failure_data.description
+        else:
+            assert result.success
+
+
 def test_a_bad_night_publishes_nothing(settings, warehouse, first_summary, project):
     day = "2026-01-07"
     folder = project / "data" / "catalogue" / day
