@@ -7,7 +7,7 @@ bin := .venv/bin
 .PHONY: help setup run ui test test-all check format lock sample clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup:  ## .venv, Java, Delta's JARs
 	@tools/setup.sh

@@ -61,28 +61,34 @@ def run(snapshot: str | None, release: str | None) -> None:
 
 @main.command()
 @click.argument("what")
-@click.option("--release", help="Default: the live release of each flavour's default, release.default.")
+@click.option("--release", help="Default: release.default of the settings.")
 @click.option("--flavour", help="For a prefix: only this flavour.")
+@click.option("--prefix", "as_prefix", is_flag=True, help="Take WHAT as a SID prefix, also if a product has that id.")
 @click.option("--limit", default=20, show_default=True, help="Products listed, at most.")
-def show(what: str, release: str | None, flavour: str | None, limit: int) -> None:
+def show(what: str, release: str | None, flavour: str | None, as_prefix: bool, limit: int) -> None:
     """Trace a product through every stage, or list the products under a SID prefix (35_7)."""
     from sid_pipeline.resources.warehouse import Warehouse
     from sid_pipeline.show import show_prefix, show_product
-    from sid_pipeline.trace import newest_snapshot, trace_product
+    from sid_pipeline.trace import snapshot_of, trace_product
 
     warehouse = Warehouse(_settings())
     release = release or warehouse.settings.release.default
+    known = list(warehouse.settings.active_flavours)
+    if flavour is not None and flavour not in known:
+        raise click.ClickException(f"no flavour {flavour!r}; there are {', '.join(known)}")
     try:
-        snapshot = newest_snapshot(warehouse)
+        snapshot = snapshot_of(warehouse, release)
         trace = trace_product(warehouse, what, release, snapshot)
     except (MissingInput, ValueError) as error:
         raise click.ClickException(str(error)) from error
-    if trace.product or trace.rejections:
+    if (trace.product or trace.rejections) and not as_prefix:
         click.echo(show_product(trace))
+        if SID_PATTERN.match(what):
+            click.echo(f"\n{what} may also be a SID prefix: sid show --prefix {what}")
         return
     if not SID_PATTERN.match(what):
         raise click.ClickException(f"no product {what!r} in snapshot {snapshot}, and it is no SID prefix like 35_7")
-    flavours = [flavour] if flavour else list(warehouse.settings.active_flavours)
+    flavours = [flavour] if flavour else known
     click.echo(show_prefix(warehouse, what, flavours, release, snapshot, limit))
 
 

@@ -48,11 +48,17 @@ def go_live(warehouse: Warehouse, flavour: str, release: str, *, by: str, reason
         MissingInput: the release has no publication.
         PublicationError: the publication is damaged.
     """
+    with warehouse.receipts.lock(f"{flavour}.pointer"):
+        return _go_live(warehouse, flavour, release, by, reason, switch)
+
+
+def _go_live(warehouse: Warehouse, flavour: str, release: str, by: str, reason: str, switch: bool) -> Promotion:
     published = warehouse.receipts.need(f"{flavour}/publication", release)
     folder = warehouse.state / published.facts["folder"]
     verify(folder)
     live = read_pointer(warehouse.state, flavour)
-    kind = transition(live, release, published.facts["folder"])
+    codebook_id = published.facts["codebook_id"]
+    kind = transition(live, release, published.facts["folder"], codebook_id)
     if live is not None and kind == SAME:
         return Promotion(live, f"{release} as of {live['as_of_snapshot']} was live already")
     if live is not None and kind == OTHER_RELEASE and not switch:
@@ -64,7 +70,7 @@ def go_live(warehouse: Warehouse, flavour: str, release: str, *, by: str, reason
     kind = SWITCH if kind == OTHER_RELEASE else kind
     _log(warehouse, flavour, release, published.facts["folder"], kind, live, by, reason)
     snapshot = published.facts["as_of_snapshot"]
-    pointer = write_pointer(warehouse.state, flavour, release, snapshot, folder)
+    pointer = write_pointer(warehouse.state, flavour, release, snapshot, folder, codebook_id)
     verbs = {FIRST: "is the first to go live", ADVANCE: "advanced", SWITCH: "was switched to"}
     return Promotion(pointer, f"{flavour}: {release} {verbs[kind]}, as of {snapshot}")
 

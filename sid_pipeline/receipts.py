@@ -1,21 +1,28 @@
 """Receipts: what each asset last made for each partition, from what, and what it told.
 
-A receipt is written after the data it speaks of. It answers three questions without Spark or Dagster: is this
-asset's output for this partition there, was it made from exactly these inputs (then nothing needs doing), and
-which snapshot is the newest complete one. A crash between data and receipt costs a rerun, never a wrong answer.
+A receipt is written after the data it speaks of, and a mark is set before: while the mark stands, the work was
+interrupted or failed halfway, the data may be ahead of the receipt, and the receipt counts for nothing. It answers
+three questions without Spark or Dagster: is this asset's output for this partition there, was it made from exactly
+these inputs (then nothing needs doing), and which snapshot is the newest complete one. A crash between data and
+receipt costs a rerun, never a wrong answer.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from sid_pipeline.files import to_json, write_atomically
 from sid_pipeline.settings import Settings, check_key
 
 UNPARTITIONED = "all"
+MARK = ".begun"
 
 
 class MissingInput(LookupError):
@@ -52,9 +59,9 @@ class Receipts:
         self.folder = folder
 
     def get(self, asset: str, partition: str = UNPARTITIONED) -> Receipt | None:
-        """The receipt, or None when the asset was not materialised for the partition."""
+        """The receipt, or None when the asset was not materialised for the partition, or not to its end."""
         path = self._path(asset, partition)
-        if not path.is_file():
+        if not path.is_file() or path.with_suffix(MARK).exists():
             return None
         return Receipt(**json.loads(path.read_text(encoding="utf-8")))
 
@@ -67,17 +74,33 @@ class Receipts:
         receipt = self.get(asset, partition)
         if receipt is None:
             where = "" if partition == UNPARTITIONED else f" for partition {partition!r}"
-            raise MissingInput(f"asset {asset!r} was never materialised{where}: materialise it first")
+            halfway = self._path(asset, partition).with_suffix(MARK).exists()
+            state = "did not end well" if halfway else "was never materialised"
+            raise MissingInput(f"asset {asset!r} {state}{where}: materialise it first")
         return receipt
+
+    def begin(self, asset: str, partition: str) -> None:
+        """Mark that the asset is being worked on; `put` takes the mark away."""
+        write_atomically(self._path(asset, partition).with_suffix(MARK), "")
 
     def put(self, receipt: Receipt) -> None:
         """Record a materialisation, replacing the one before."""
-        write_atomically(self._path(receipt.asset, receipt.partition), to_json(asdict(receipt)))
+        path = self._path(receipt.asset, receipt.partition)
+        write_atomically(path, to_json(asdict(receipt)))
+        path.with_suffix(MARK).unlink(missing_ok=True)
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Exclude other processes that work on the same thing; waits for them."""
+        folder = self.folder / ".locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{name.replace('/', '.')}.lock"):
+            yield
 
     def partitions(self, asset: str) -> list[str]:
         """Partitions for which the asset was materialised, in order."""
         folder = self.folder / asset
-        return sorted(path.stem for path in folder.glob("*.json")) if folder.is_dir() else []
+        return sorted(p.stem for p in folder.glob("*.json") if not p.with_suffix(MARK).exists())
 
     def _path(self, asset: str, partition: str) -> Path:
         for step in asset.split("/"):

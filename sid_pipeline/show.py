@@ -100,7 +100,7 @@ def show_status(warehouse: Warehouse) -> str:
                 + (f", {len(behind)} snapshot(s) behind" if behind else ", up to date")
             )
             if newest and newest > as_of:
-                actions.append("sid run")
+                actions.append(f"sid run --release {pointer['release']}")
         if days and newest != days[-1]:
             blocked.append(f"{flavour}: snapshot {days[-1]} is not complete (its embeddings are missing or older)")
             actions.append(f"sid run --snapshot {days[-1]}")

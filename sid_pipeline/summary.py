@@ -13,9 +13,10 @@ from sid_pipeline.trace import product_titles
 EXAMPLES = 5
 
 
-def summarise(warehouse: Warehouse, snapshot: str, release: str, seconds: float, standing: Path) -> str:
+def summarise(warehouse: Warehouse, release: str, seconds: float, standing: Path) -> str:
     """A page of text; paths are relative to where the user stands."""
     flavours = list(warehouse.settings.active_flavours)
+    snapshot = warehouse.receipts.need(f"{flavours[0]}/semantic_ids", release).facts["as_of_snapshot"]
     lines = ["", f"Semantic IDs of {snapshot}, release {release}, in {seconds:.0f} s", ""]
     lines += _figures(warehouse, flavours, release)
     lines += ["", *_examples(warehouse, flavours, release, snapshot), ""]

@@ -44,12 +44,16 @@ class ProductTrace:
     flavours: list[FlavourTrace] = field(default_factory=list)
 
 
-def newest_snapshot(warehouse: Warehouse) -> str:
-    """The newest snapshot with products.
+def snapshot_of(warehouse: Warehouse, release: str) -> str:
+    """The snapshot that a release's SIDs stand on, else the newest one with products.
 
     Raises:
         MissingInput: there is none.
     """
+    for flavour in warehouse.settings.active_flavours:
+        assigned = warehouse.receipts.get(f"{flavour}/semantic_ids", release)
+        if assigned is not None:
+            return assigned.facts["as_of_snapshot"]
     days = warehouse.receipts.partitions(PRODUCTS.name)
     if not days:
         raise MissingInput("no snapshot was materialised yet: run `sid run` first")

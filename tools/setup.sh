@@ -7,7 +7,9 @@ cd "$(dirname "$0")/.."
 
 stamp=.venv/.sid-setup
 wanted=$(cat requirements.lock tools/requirements-uv.lock pyproject.toml tools/setup.sh | cksum)
-if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && tools/java.sh >/dev/null 2>&1; then
+jars=${SID_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}}/sid_pipeline/jars
+if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && tools/java.sh >/dev/null 2>&1 &&
+    [ "$(ls "$jars"/delta-*.jar 2>/dev/null | wc -l)" -ge 2 ]; then
     exit 0
 fi
 
@@ -25,7 +27,7 @@ if [ -z "$python" ]; then
 fi
 
 started=$SECONDS
-if ! [ -x .venv/bin/python ] || ! suits .venv/bin/python; then
+if ! [ -x .venv/bin/python ] || ! suits .venv/bin/python || ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     echo "setup: making .venv with $("$python" --version)"
     rm -rf .venv
     if ! "$python" -m venv .venv 2>/dev/null; then

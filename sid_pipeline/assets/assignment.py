@@ -3,7 +3,7 @@
 import dagster as dg
 from pydantic import Field
 
-from sid_pipeline.assets.flavours import Flavour, choose_snapshot, embedding_receipts
+from sid_pipeline.assets.flavours import Flavour, check_joined, choose_snapshot, embedding_receipts
 from sid_pipeline.assets.recording import (
     Check,
     Outcome,
@@ -12,7 +12,7 @@ from sid_pipeline.assets.recording import (
     plain_failures,
     table_metadata,
 )
-from sid_pipeline.assets.training import CODEBOOK, snapshot_vectors
+from sid_pipeline.assets.training import CODEBOOK, TRAINING_SET, snapshot_vectors
 from sid_pipeline.ingest.errors import InputError
 from sid_pipeline.receipts import Receipt
 from sid_pipeline.releases import Release, need_release
@@ -66,6 +66,7 @@ def assignment_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
             release = need_release(warehouse.tables, context.partition_key)
             snapshot = choose_snapshot(warehouse, flavour, config.as_of_snapshot)
             _refuse_going_back(warehouse.receipts.get(key, release.release), snapshot, config.force)
+            check_joined(flavour, warehouse.receipts.need(flavour.key(TRAINING_SET), release.release))
             codebook = warehouse.receipts.need(flavour.key(CODEBOOK), release.release)
             embeddings = embedding_receipts(warehouse, flavour, release, snapshot)
         return materialise(
@@ -76,6 +77,7 @@ def assignment_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
                 "as_of_snapshot": snapshot,
                 "products": warehouse.receipts.need(PRODUCTS.name, snapshot).data_version,
                 "embeddings": [receipt.data_version for receipt in embeddings],
+                "embedders": flavour.joined,
                 "codebook": codebook.facts["codebook_id"],
                 "max_missing_share": warehouse.settings.assignment.max_missing_share,
             },

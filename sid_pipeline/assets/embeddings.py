@@ -9,6 +9,7 @@ from sid_pipeline.assets.recording import Outcome, markdown_table, materialise, 
 from sid_pipeline.assets.relevance import ESCI_MODEL
 from sid_pipeline.embedding.model import embedder_id
 from sid_pipeline.partitions import snapshots
+from sid_pipeline.receipts import MissingInput
 from sid_pipeline.resources.tables import fingerprint
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import CLEANED_ATTRIBUTES, EMBEDDED_PRODUCTS, EMBEDDINGS, PRODUCTS
@@ -53,6 +54,10 @@ def _embedding_asset(settings: Settings, name: str) -> dg.AssetsDefinition:
             }
             if embedder.text == "cleaned":
                 cleaned = warehouse.receipts.need(CLEANED_ATTRIBUTES.name, snapshot)
+                if cleaned.inputs["products"] != products.data_version:
+                    raise MissingInput(
+                        f"{CLEANED_ATTRIBUTES.name} of {snapshot} is older than its products: materialise it again"
+                    )
                 inputs |= {"cleaned": cleaned.data_version, "cleaner_id": cleaned.facts["cleaner_id"]}
         return materialise(
             context,
@@ -60,6 +65,7 @@ def _embedding_asset(settings: Settings, name: str) -> dg.AssetsDefinition:
             embeddings_key(name),
             inputs,
             lambda: _embed(warehouse, name, embedder, snapshot, inputs),
+            shared=True,
         )
 
     return embeddings
@@ -101,15 +107,19 @@ def _embed(
         if any(_rows(waiting)):
             encoded = embed(waiting, done, Embedder.load(embedder, warehouse.settings.root), commit)
 
-    vectors = tables.read(EMBEDDINGS, embedder_id=identity) if tables.exists(EMBEDDINGS) else None
+    lost = written.join(tables.read(EMBEDDINGS, embedder_id=identity), "text_hash", "left_anti").count()
+    if lost:
+        raise MissingInput(
+            f"{lost} texts of {snapshot} were not embedded: the spool under {warehouse.state} must lie on a disk that "
+            "the driver and all executors share"
+        )
+    vectors = tables.read(EMBEDDINGS, embedder_id=identity)
     faulty = (
         written.join(vectors.where(F.col("vector").isNull()), "text_hash")
         .select("product_id", "text", "fault")
         .orderBy("product_id")
         .limit(20)
         .collect()
-        if vectors is not None
-        else []
     )
     distinct = written.select("text_hash").distinct().count()
     sample = written.join(products.select("product_id", "title"), "product_id").orderBy("text_hash").limit(8)

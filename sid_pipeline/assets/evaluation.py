@@ -19,7 +19,7 @@ from sid_pipeline.assets.training import CODEBOOK, snapshot_vectors
 from sid_pipeline.files import digest, to_json, write_atomically
 from sid_pipeline.partitions import releases
 from sid_pipeline.publication.live import read_pointer
-from sid_pipeline.receipts import MissingInput
+from sid_pipeline.receipts import MissingInput, Receipt
 from sid_pipeline.releases import need_release
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import EMBEDDED_PRODUCTS, PREFIX_NAMES, PRODUCTS, SEMANTIC_IDS
@@ -59,8 +59,9 @@ def evaluation_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
             context,
             warehouse.receipts,
             flavour.key(REPORT),
-            {"semantic_ids": assigned.data_version, "settings": settings.model_dump()},
+            {**_looked_at(warehouse, assigned), "settings": settings.model_dump()},
             lambda: _report(warehouse, flavour, release, assigned.facts["as_of_snapshot"]),
+            still_there=lambda receipt: (warehouse.state / receipt.facts["page"]).is_file(),
         )
 
     @flavour.asset(
@@ -74,7 +75,7 @@ def evaluation_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
             context,
             warehouse.receipts,
             flavour.key(NAMES),
-            {"semantic_ids": assigned.data_version, "as_of_snapshot": assigned.facts["as_of_snapshot"]},
+            _looked_at(warehouse, assigned),
             lambda: _name_prefixes(warehouse, flavour, release, assigned.facts["as_of_snapshot"]),
         )
 
@@ -114,7 +115,7 @@ def comparison_assets(flavours: list[Flavour]) -> list[dg.AssetsDefinition]:
         receipts = {
             flavour.name: warehouse.receipts.get(flavour.key(SEMANTIC_IDS_STAGE), release) for flavour in flavours
         }
-        return {name: receipt.data_version for name, receipt in receipts.items() if receipt is not None}
+        return {name: _looked_at(warehouse, receipt) for name, receipt in receipts.items() if receipt is not None}
 
     @dg.asset(
         name=COMPARISON,
@@ -156,11 +157,21 @@ def comparison_assets(flavours: list[Flavour]) -> list[dg.AssetsDefinition]:
             warehouse.receipts,
             EXPLORER,
             inputs,
-            lambda: _explore(warehouse, [f for f in flavours if f.name in inputs], release),
+            lambda: _explore(warehouse, [f for f in flavours if f.name in inputs], release, inputs),
             still_there=lambda receipt: (warehouse.explorer(release) / "index.html").is_file(),
         )
 
     return [flavour_comparison, explorer]
+
+
+def _looked_at(warehouse: Warehouse, assigned: Receipt) -> dict[str, str]:
+    """What these assets look at: the SIDs, and the titles, categories and vectors of the day they stand on."""
+    snapshot = assigned.facts["as_of_snapshot"]
+    return {
+        "semantic_ids": assigned.data_version,
+        "as_of_snapshot": snapshot,
+        "products": warehouse.receipts.need(PRODUCTS.name, snapshot).data_version,
+    }
 
 
 @dataclass(frozen=True)
@@ -345,7 +356,7 @@ def _compare(warehouse: Warehouse, flavours: list[Flavour], release: str) -> Out
     return Outcome(data_version=digest(result), metadata={"comparison": Markdown(text), "figures": result})
 
 
-def _explore(warehouse: Warehouse, flavours: list[Flavour], release: str) -> Outcome:
+def _explore(warehouse: Warehouse, flavours: list[Flavour], release: str, versions: dict[str, Any]) -> Outcome:
     import numpy as np
 
     from sid_pipeline.explorer.site import ExplorerFlavour, ExplorerInput, write_explorer
@@ -378,7 +389,7 @@ def _explore(warehouse: Warehouse, flavours: list[Flavour], release: str) -> Out
         ),
     )
     return Outcome(
-        data_version=digest([len(ids), sorted(loaded)]),
+        data_version=digest([versions, ids]),
         metadata={"page": index.as_uri(), "products": len(ids)},
         facts={"page": index.relative_to(warehouse.state).as_posix()},
     )

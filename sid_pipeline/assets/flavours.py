@@ -50,6 +50,11 @@ class Flavour:
         return list(self.spec.embedders)
 
     @property
+    def joined(self) -> list[list[Any]]:
+        """Embedders and weights in their order, JSON-able: what a codebook's input space depends on."""
+        return [[name, weight] for name, weight in self.spec.embedders.items()]
+
+    @property
     def weights(self) -> list[float]:
         """One weight per embedder."""
         return list(self.spec.embedders.values())
@@ -77,6 +82,15 @@ def embedding_receipts(warehouse: Warehouse, flavour: Flavour, release: Release,
             )
         receipts.append(receipt)
     return receipts
+
+
+def check_joined(flavour: Flavour, training_set: Receipt) -> None:
+    """Raise MissingInput when a flavour now joins other embeddings, weights or order than its codebook knows."""
+    if training_set.inputs["embedders"] != flavour.joined:
+        raise MissingInput(
+            f"release {training_set.partition!r} of {flavour.name} joins {training_set.inputs['embedders']}, the "
+            f"settings say {flavour.joined}: go back, or add a new release"
+        )
 
 
 def choose_snapshot(warehouse: Warehouse, flavour: Flavour, asked: str | None) -> str:

@@ -14,6 +14,7 @@ from sid_pipeline.receipts import Receipt
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import OFFERS, SEMANTIC_IDS
 
+STAMPS = ("as_of_snapshot", "codebook_id")
 PUBLICATION, LIVE = "publication", "live"
 
 
@@ -98,9 +99,16 @@ def _publish(warehouse: Warehouse, flavour: Flavour, release: str, pins: dict[st
     codebook = Codebook.load(codebook_folder)
     offers = tables.read(OFFERS, snapshot=pins["as_of_snapshot"]) if warehouse.settings.source.offers else None
     folder = publication_folder(warehouse.publications, flavour.name, release, pins["as_of_snapshot"], pins)
+    sids = tables.read(SEMANTIC_IDS, flavour=flavour.name, release=release)
+    stamps = [(row["as_of_snapshot"], row["codebook_id"]) for row in sids.select(*STAMPS).distinct().collect()]
+    if stamps != [(pins["as_of_snapshot"], pins["codebook_id"])]:
+        raise PublicationError(
+            f"the SIDs of {flavour.name} {release} stand on {stamps}, not on what their last materialisation said: "
+            "materialise semantic_ids again"
+        )
     manifest = publish(
         folder,
-        tables.read(SEMANTIC_IDS, flavour=flavour.name, release=release),
+        sids,
         offers,
         codebook_folder,
         codebook.levels,
@@ -117,6 +125,7 @@ def _publish(warehouse: Warehouse, flavour: Flavour, release: str, pins: dict[st
         facts={
             "folder": folder.relative_to(warehouse.state).as_posix(),
             "as_of_snapshot": pins["as_of_snapshot"],
+            "codebook_id": pins["codebook_id"],
         },
     )
 

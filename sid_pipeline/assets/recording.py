@@ -23,10 +23,12 @@ from sid_pipeline.resources.jars import JarError
 from sid_pipeline.resources.tables import MissingSlice
 from sid_pipeline.rqvae import CodebookError, CollapsedCodebookError
 from sid_pipeline.schemas import TableSpec
+from sid_pipeline.settings import KeyNotAllowed
 from sid_pipeline.taxonomy.tree import TaxonomyError
 from sid_pipeline.training_set import TrainingSetError
 
 MENDABLE = (
+    KeyNotAllowed,
     InputError,
     TaxonomyError,
     LabelError,
@@ -80,6 +82,7 @@ def materialise(
     work: Callable[[], Outcome],
     *,
     still_there: Callable[[Receipt], bool] = lambda receipt: True,
+    shared: bool = False,
 ) -> dg.MaterializeResult:
     """Run an asset's work unless its receipt shows the same inputs, and report either way.
 
@@ -90,11 +93,14 @@ def materialise(
         inputs: names to content hashes or settings: all that decides the output.
         work: does it.
         still_there: whether the output that the receipt speaks of still exists.
+        shared: the asset's partitions write to one store, so two of them exclude each other too.
 
     Raises:
         dg.Failure: with one sentence, for a fault that a person can mend and a retry cannot.
     """
-    (result,) = materialise_many(context, receipts, [key], inputs, lambda: {key: work()}, still_there=still_there)
+    (result,) = materialise_many(
+        context, receipts, [key], inputs, lambda: {key: work()}, still_there=still_there, shared=shared
+    )
     return result
 
 
@@ -106,15 +112,30 @@ def materialise_many(
     work: Callable[[], Mapping[str, Outcome]],
     *,
     still_there: Callable[[Receipt], bool] = lambda receipt: True,
+    shared: bool = False,
 ) -> list[dg.MaterializeResult]:
     """Like `materialise`, for assets that one piece of work makes together."""
     partition = context.partition_key if context.has_partition_key else UNPARTITIONED
+    with plain_failures(), receipts.lock(keys[0] if shared else f"{keys[0]}.{partition}"):
+        return _materialise(context, receipts, keys, partition, inputs, work, still_there)
+
+
+def _materialise(
+    context: dg.AssetExecutionContext,
+    receipts: Receipts,
+    keys: Sequence[str],
+    partition: str,
+    inputs: Mapping[str, Any],
+    work: Callable[[], Mapping[str, Outcome]],
+    still_there: Callable[[Receipt], bool],
+) -> list[dg.MaterializeResult]:
     found = [receipts.get(key, partition) for key in keys]
     if all(r is not None and r.inputs == dict(inputs) and still_there(r) for r in found):
         context.log.info(f"unchanged since the last materialisation: {', '.join(keys)}")
         return [_report(receipt, unchanged=True) for receipt in found if receipt is not None]
-    with plain_failures():
-        outcomes = work()
+    for key in keys:
+        receipts.begin(key, partition)
+    outcomes = work()
     results = []
     for key in keys:
         outcome = outcomes[key]

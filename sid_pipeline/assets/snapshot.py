@@ -14,6 +14,7 @@ from sid_pipeline.assets.recording import (
     table_metadata,
 )
 from sid_pipeline.cleaning.cleaner import Cleaner
+from sid_pipeline.ingest.errors import InputError
 from sid_pipeline.partitions import snapshots
 from sid_pipeline.resources.tables import fingerprint
 from sid_pipeline.resources.warehouse import Warehouse
@@ -74,6 +75,7 @@ def snapshot_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             CLEANED_ATTRIBUTES.name,
             {"products": products.data_version, "cleaner": cleaner.id},
             lambda: _clean(warehouse, snapshot, cleaner),
+            shared=True,
         )
 
     return [catalogue, cleaned_attributes]
@@ -87,6 +89,7 @@ def _source_fingerprints(warehouse: Warehouse, snapshot: str) -> dict[str, objec
     from sid_pipeline.ingest.source_files import fingerprint as source_fingerprint
 
     source = warehouse.settings.source
+    warehouse.claim()
     return {
         "settings": source.model_dump(mode="json"),
         "products": source_fingerprint(_location(warehouse, source.products, snapshot)),
@@ -182,8 +185,11 @@ def _cleaner(warehouse: Warehouse, snapshot: str) -> Cleaner:
     from sid_pipeline.cleaning.lexicon import Lexicon
     from sid_pipeline.cleaning.rules import RulesCleaner
 
-    if not warehouse.lexicon.is_file():
-        _learn_lexicon(warehouse, snapshot)
+    if warehouse.settings.cleaning.lexicon and not warehouse.lexicon.is_file():
+        raise InputError(f"the lexicon {warehouse.lexicon} does not exist: mend cleaning.lexicon, or leave it out")
+    with warehouse.receipts.lock("lexicon"):
+        if not warehouse.lexicon.is_file():
+            _learn_lexicon(warehouse, snapshot)
     return RulesCleaner(Lexicon.load(warehouse.lexicon))
 
 
@@ -197,7 +203,9 @@ def _learn_lexicon(warehouse: Warehouse, snapshot: str) -> None:
     texts = [ProductText(r["title"], r["brand"], r["size"], r["description"]) for r in rows]
     categories = {r["category"][-1] for r in rows if r["category"]}
     warehouse.lexicon.parent.mkdir(parents=True, exist_ok=True)
-    Lexicon.learn(texts, sorted(categories)).save(warehouse.lexicon)
+    scratch = warehouse.lexicon.with_suffix(".part")
+    Lexicon.learn(texts, sorted(categories)).save(scratch)
+    scratch.replace(warehouse.lexicon)
 
 
 def _clean(warehouse: Warehouse, snapshot: str, cleaner: Cleaner) -> Outcome:

@@ -1,12 +1,12 @@
 """From a pinned release to a codebook: the immutable training set, and RQ-VAE training on it."""
 
 import typing
-from typing import Any
+from typing import Any, Optional
 
 import dagster as dg
 from pydantic import Field, create_model
 
-from sid_pipeline.assets.flavours import Flavour, embedding_receipts
+from sid_pipeline.assets.flavours import Flavour, check_joined, embedding_receipts
 from sid_pipeline.assets.recording import Outcome, markdown_table, materialise, plain_failures
 from sid_pipeline.assets.taxonomy import TAXONOMY, release_tree
 from sid_pipeline.files import digest
@@ -25,11 +25,16 @@ def _launchpad_config() -> type[dg.Config]:
     described = TrainConfig.describe()
     fields: dict[str, Any] = {}
     for name, annotation in typing.get_type_hints(TrainConfig).items():
-        # The Launchpad knows lists, not tuples.
-        if typing.get_origin(annotation) is tuple:
-            annotation = list[typing.get_args(annotation)[0]]  # type: ignore[misc]
-        fields[name] = (annotation | None, Field(None, description=described[name]))
+        fields[name] = (Optional[_listed(annotation)], Field(None, description=described[name]))  # noqa: UP045
     return create_model("CodebookConfig", __base__=dg.Config, **fields)
+
+
+def _listed(annotation: Any) -> Any:
+    """An annotation without None, its tuples as lists: the Launchpad knows lists only."""
+    kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
+    if type(None) in typing.get_args(annotation) and len(kinds) == 1:
+        return _listed(kinds[0])
+    return list[kinds[0]] if typing.get_origin(annotation) is tuple else annotation  # type: ignore[valid-type]
 
 
 CodebookConfig = _launchpad_config()
@@ -106,17 +111,13 @@ def _training_inputs(warehouse: Warehouse, flavour: Flavour, release: Release) -
     taxonomy = warehouse.receipts.need(TAXONOMY, release.release)
     written = warehouse.receipts.get(flavour.key(TRAINING_SET), release.release)
     if written is not None and _training_set_is_there(warehouse, flavour, release.release):
-        if written.inputs["embedders"] != flavour.spec.embedders:
-            raise MissingInput(
-                f"release {release.release!r} of {flavour.name} joins {written.inputs['embedders']}, the settings say "
-                f"{flavour.spec.embedders}: go back, or add a new release"
-            )
+        check_joined(flavour, written)
         return written.inputs
     embeddings = embedding_receipts(warehouse, flavour, release, release.training_snapshot)
     return {
         "taxonomy": taxonomy.facts["revision"],
         "embeddings": [receipt.data_version for receipt in embeddings],
-        "embedders": dict(flavour.spec.embedders),
+        "embedders": flavour.joined,
     }
 
 

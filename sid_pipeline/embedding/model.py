@@ -43,7 +43,7 @@ def resolve_model(model: str, root: Path) -> str:
         if not (folder / "modules.json").is_file():
             raise ModelError(f"the package {name!r} has no folder 'model' with a sentence-transformers model")
         return str(folder)
-    folder = (root / model).expanduser()
+    folder = root / Path(model).expanduser()
     if folder.is_dir():
         return str(folder)
     if model.startswith((".", "/", "~")):
@@ -61,7 +61,15 @@ def embedder_id(settings: EmbedderSettings, root: Path) -> str:
     check_template(settings.template, settings.text)
     location = resolve_model(settings.model, root)
     parts = settings.model_dump(exclude={"batch_size", "device", "model"})
-    parts["model"] = _weights_fingerprint(Path(location)) if Path(location).is_dir() else location
+    if Path(location).is_dir():
+        parts["model"] = _weights_fingerprint(Path(location))
+    elif settings.revision:
+        parts["model"] = location
+    else:
+        raise ModelError(
+            f"the model {location!r} of the Hugging Face hub needs a pinned revision (a commit hash): its main branch "
+            "may move, and vectors of two models must not share one codebook. Set embedders.<name>.revision"
+        )
     short = re.sub(r"[^A-Za-z0-9.-]+", "-", Path(settings.model.removeprefix(PACKAGE_PREFIX)).name)
     return f"{short}-{digest(parts, 12)}"
 

@@ -28,22 +28,29 @@ def read_pointer(state: Path, flavour: str) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def write_pointer(state: Path, flavour: str, release: str, snapshot: str, publication: Path) -> dict[str, Any]:
+def write_pointer(
+    state: Path, flavour: str, release: str, snapshot: str, publication: Path, codebook_id: str
+) -> dict[str, Any]:
     """Make a publication live. The folder is stored relative to the state folder, so that state can be moved."""
     pointer = {
         "flavour": flavour,
         "release": release,
         "as_of_snapshot": snapshot,
+        "codebook_id": codebook_id,
         "publication": publication.relative_to(state).as_posix(),
     }
     write_atomically(pointer_path(state, flavour), to_json(pointer))
     return pointer
 
 
-def transition(live: dict[str, Any] | None, release: str, publication: str) -> str:
-    """What making `publication` live would be: first, same, advance or other release."""
+def transition(live: dict[str, Any] | None, release: str, publication: str, codebook_id: str) -> str:
+    """What making `publication` live would be: first, same, advance or other release.
+
+    A release whose codebook is not the live one's counts as another release, whatever its name: its codes are others.
+    """
     if live is None:
         return FIRST
     if live["publication"] == publication:
         return SAME
-    return ADVANCE if live["release"] == release else OTHER_RELEASE
+    same_codes = (live["release"], live["codebook_id"]) == (release, codebook_id)
+    return ADVANCE if same_codes else OTHER_RELEASE

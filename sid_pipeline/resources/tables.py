@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from filelock import FileLock
 
@@ -125,16 +126,16 @@ class Tables:
 
         if not self.exists(spec):
             return spec.arrow().empty_table().select(columns or spec.column_names)
-        partitions = [(column, "=", value) for column, value in slice.items()] or None
-        files = DeltaTable(self._rust_location(spec)).file_uris(partition_filters=partitions)
-        if not files:
-            return spec.arrow().empty_table().select(columns or spec.column_names)
-        # The log says which files; Arrow's own file system reads them. (Reading through delta-rs' Python file
-        # system now and then aborts the interpreter at exit, while a read-ahead thread still holds it.)
         schema = spec.arrow()
-        keys = pa.schema([schema.field(name) for name in spec.partition_by])
+        # The log says which files (paths relative to the table, percent-encoded as Delta has it); Arrow's own file
+        # system reads them. (Reading through delta-rs' Python file system now and then aborts the interpreter at
+        # exit, while a read-ahead thread still holds it.)
         filesystem, root = fs.FileSystem.from_uri(self._rust_location(spec))
-        paths = [f"{root}/{file.removeprefix(self._rust_location(spec)).lstrip('/')}" for file in files]
+        log = pa.table(DeltaTable(self._rust_location(spec)).get_add_actions())
+        paths = [f"{root}/{unquote(path)}" for path in log["path"].to_pylist()]
+        if not paths:
+            return schema.empty_table().select(columns or spec.column_names)
+        keys = pa.schema([schema.field(name) for name in spec.partition_by])
         dataset = ds.dataset(
             paths,
             schema=schema,
@@ -143,6 +144,9 @@ class Tables:
             partitioning=ds.partitioning(keys, flavor="hive"),
             partition_base_dir=root,
         )
+        for column, value in slice.items():
+            wanted = ds.field(column) == value
+            filters = wanted if filters is None else filters & wanted
         return dataset.to_table(columns=columns or spec.column_names, filter=filters)
 
     def version(self, spec: TableSpec) -> int:

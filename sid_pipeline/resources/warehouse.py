@@ -5,12 +5,16 @@ Thin on purpose: it hands out plain objects and starts Spark only when asked for
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sid_pipeline.files import to_json, write_atomically
+from sid_pipeline.ingest.errors import InputError
 from sid_pipeline.receipts import Receipts
 from sid_pipeline.resources.tables import Tables, spool_dir
 from sid_pipeline.settings import Settings, check_key
@@ -64,6 +68,25 @@ class Warehouse:
         if self.settings.cleaning.lexicon:
             return self.settings.path(self.settings.cleaning.lexicon)
         return self.state / "artefacts" / "lexicon.json"
+
+    def claim(self) -> None:
+        """Say whose state this is, at the first use, and refuse another catalogue's settings from then on.
+
+        Raises:
+            InputError: the state folder holds another catalogue; its releases and SIDs are not to be mixed with it.
+        """
+        location = self.settings.location(self.settings.source.products)
+        if "://" not in location:
+            location = os.path.relpath(location, self.state)  # the whole project may move
+        mark = self.state / "catalogue.json"
+        if not mark.is_file():
+            write_atomically(mark, to_json({"products": location}))
+        owner = json.loads(mark.read_text(encoding="utf-8"))["products"]
+        if owner != location:
+            raise InputError(
+                f"{self.state} holds another catalogue ({owner}), and SIDs of two catalogues must not mix: set "
+                "state_dir to a folder of this catalogue's own"
+            )
 
     @contextmanager
     def spool(self, name: str) -> Iterator[Path]:

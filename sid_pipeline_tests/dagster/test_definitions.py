@@ -104,9 +104,10 @@ def test_automation_is_off_unless_it_is_asked_for():
     for wanted in (False, True):
         env = {"SID_ORCHESTRATION__AUTOMATION": str(wanted).lower()}
         definitions = build_definitions(load_settings(env=env))
-        (schedule,), (sensor,) = definitions.schedules, definitions.sensors
-        assert (schedule.default_status == dg.DefaultScheduleStatus.RUNNING) is wanted
-        assert (sensor.default_status == dg.DefaultSensorStatus.RUNNING) is wanted
+        for schedule in definitions.schedules:
+            assert (schedule.default_status == dg.DefaultScheduleStatus.RUNNING) is wanted
+        for sensor in definitions.sensors:
+            assert (sensor.default_status == dg.DefaultSensorStatus.RUNNING) is wanted
 
 
 def test_the_launchpad_form_describes_every_training_setting(definitions):

@@ -46,7 +46,7 @@ def make(tmp_path, frames, codebook, **pins):
 
 def test_the_reader_gives_back_what_was_published(tmp_path, frames, codebook):
     folder = make(tmp_path, frames, codebook)
-    write_pointer(tmp_path, "esci", "r1", "2026-01-05", folder)
+    write_pointer(tmp_path, "esci", "r1", "2026-01-05", folder, "c1")
     live = open_live("esci", tmp_path)
     assert live.sids() == {"p1": "1_2_0_0", "p2": "12_2_3_4", "p3": "1_2_3_4"}
     assert live.sid("p3") == "1_2_3_4"

@@ -10,7 +10,7 @@ def test_the_pointer_survives_moving_the_state_folder(tmp_path):
     old = tmp_path / "old"
     publication = old / "publications" / "esci" / "r1" / "2026-01-05-abc"
     publication.mkdir(parents=True)
-    write_pointer(old, "esci", "r1", "2026-01-05", publication)
+    write_pointer(old, "esci", "r1", "2026-01-05", publication, "c1")
     moved = old.rename(tmp_path / "new")
     pointer = read_pointer(moved, "esci")
     assert (moved / pointer["publication"]).is_dir()
@@ -28,11 +28,12 @@ def test_a_flavour_name_cannot_leave_the_folder(tmp_path, flavour):
 
 
 def test_transitions():
-    live = {"release": "r1", "publication": "p1"}
-    assert transition(None, "r1", "p1") == "first"
-    assert transition(live, "r1", "p1") == "same"
-    assert transition(live, "r1", "p2") == "advance"
-    assert transition(live, "r2", "p3") == "other release"
+    live = {"release": "r1", "publication": "p1", "codebook_id": "c1"}
+    assert transition(None, "r1", "p1", "c1") == "first"
+    assert transition(live, "r1", "p1", "c1") == "same"
+    assert transition(live, "r1", "p2", "c1") == "advance"
+    assert transition(live, "r2", "p3", "c3") == "other release"
+    assert transition(live, "r1", "p4", "c4") == "other release", "the same name, but other codes"
 
 
 def test_tokens_stand_at_their_offset():

@@ -1,0 +1,16 @@
+"""State under a path with blanks, accents and percent signs is read back, slices with '+' in their value too."""
+
+from sid_pipeline.resources.tables import Tables
+from sid_pipeline.schemas import EMBEDDINGS
+
+DDL = EMBEDDINGS.ddl(without=("embedder_id",))
+
+
+def test_tables_under_an_odd_path(spark, tmp_path):
+    tables = Tables(tmp_path / "my projects é 100%" / "tables", lambda: spark)
+    rows = spark.createDataFrame([("h1", bytearray(b"1234"), None)], DDL)
+    tables.append(EMBEDDINGS, rows, embedder_id="rules-1+schema-1")
+    tables.append(EMBEDDINGS, rows, embedder_id="other")
+    found = tables.arrow(EMBEDDINGS, embedder_id="rules-1+schema-1").to_pylist()
+    assert found == [{"embedder_id": "rules-1+schema-1", "text_hash": "h1", "vector": b"1234", "fault": None}]
+    assert tables.read(EMBEDDINGS, embedder_id="rules-1+schema-1").count() == 1
