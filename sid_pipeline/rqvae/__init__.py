@@ -1,7 +1,7 @@
 """RQ-VAE training and the frozen codebook it yields, usable without the rest of the pipeline.
 
-`Codebook` needs numpy and safetensors only; `train` imports torch when it is first asked for, so that a worker
-that merely encodes never loads it.
+`Codebook` needs numpy and safetensors only; `train` imports torch when it is first asked for, so that a
+worker that merely encodes never loads it.
 """
 
 from __future__ import annotations

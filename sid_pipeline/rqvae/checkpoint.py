@@ -38,8 +38,8 @@ def write(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any])
 def read(folder: Path, run: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """Tensors and state of the checkpoint in `folder`, or None where there is none.
 
-    run: what identifies the run (settings and data hashes); a checkpoint of another run is refused by the name of
-    the first entry that differs.
+    run: what identifies the run (settings and data hashes); a checkpoint of another run is refused by the
+    name of the first entry that differs.
     """
     path = folder / FILE
     if not path.exists():

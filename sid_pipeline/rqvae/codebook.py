@@ -1,7 +1,7 @@
 """The frozen codebook: vectors to codes and back, and the folder it lives in.
 
-Belongs here: inference and the artefact, in numpy alone, so that a Spark worker needs neither torch nor the trainer.
-Does not belong here: anything that changes a codebook.
+Belongs here: inference and the artefact, in numpy alone, so that a Spark worker needs neither torch nor the
+trainer. Does not belong here: anything that changes a codebook.
 
 Inference is a pure function of one vector x:
 
@@ -11,13 +11,13 @@ Inference is a pure function of one vector x:
     t_l = z - sum_k w_k e(k)                                  what a deeper level quantises
     c_l = argmin_c |t_l - (q_1 + ... + q_{l-1}) - C_l[c]|^2   residual quantisation, q_l = C_l[c_l]
 
-where prototype k carries a path of codes, s_l(k) is the sum of the codewords on its path up to level l, and e(k)
-is what the whole path leaves of the prototype, which codes below a prefix need not repeat;
+where prototype k carries a path of codes, s_l(k) is the sum of the codewords on its path up to level l, and
+e(k) is what the whole path leaves of the prototype, which codes below a prefix need not repeat;
 and decoding is mean + q A' + MLP'(q) + sum_l R_l[c_l], with q = sum_l q_l and R the least-squares readout.
 
-Codes do not depend on the batch, the order, the BLAS or the machine: products are computed in float32, and a row
-whose margin to another outcome is below `margin_bound` is computed again, wholly, in float64; exact ties go to the
-lowest index.
+Codes do not depend on the batch, the order, the BLAS or the machine: products are computed in float32, and a
+row whose margin to another outcome is below `margin_bound` is computed again, wholly, in float64; exact ties
+go to the lowest index.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class Codebook:
     arrays: the tensors named in the module's docstring: `mean` (d,), `encoder.linear` (d, D),
         `encoder.weight.i` / `encoder.bias.i`, `prototype.keys` (D, P), `prototype.offset` (P,),
         `prototype.rests` (P, D),
-        `prototype.paths` (P, snapped levels; integers), `codewords` (levels, K, D), `decoder.linear` (D, d), `decoder.weight.i` / `decoder.bias.i`,
-        `readout` (levels, K, d); float32 but for the paths.
+        `prototype.paths` (P, snapped levels; integers), `codewords` (levels, K, D), `decoder.linear` (D, d),
+        `decoder.weight.i` / `decoder.bias.i`, `readout` (levels, K, d); float32 but for the paths.
     config: `snap` (levels,) strengths, `margin_bound`.
     manifest: how it was made (free form); `id` and file hashes are added on saving.
     history: one row of numbers per logged step.
@@ -94,9 +94,7 @@ class Codebook:
         self._config = {"format": FORMAT, **config}
         self.history = [dict(row) for row in history]
         self._double: dict[str, NDArray[Any]] | None = None
-        self._depth = {
-            side: sum(n.startswith(f"{side}.weight.") for n in arrays) for side in ("encoder", "decoder")
-        }
+        self._depth = {side: sum(n.startswith(f"{side}.weight.") for n in arrays) for side in ("encoder", "decoder")}
         self.levels, self.codebook_size, self.latent_dim = self._arrays["codewords"].shape
         self.dim = len(self._arrays["mean"])
         self._tensor_bytes = dump_tensors(self._arrays)
@@ -138,9 +136,7 @@ class Codebook:
                 "Encode with the embedder that its manifest names."
             )
         n = len(vectors)
-        out = Quantised(
-            np.empty((n, self.levels), np.int32), np.empty(n, np.float32), np.empty(n, np.float32)
-        )
+        out = Quantised(np.empty((n, self.levels), np.int32), np.empty(n, np.float32), np.empty(n, np.float32))
         for start in range(0, n, _CHUNK):
             rows = slice(start, min(start + _CHUNK, n))
             part = np.ascontiguousarray(vectors[rows], dtype=np.float32)
@@ -167,7 +163,7 @@ class Codebook:
             raise CodebookError(f"decode takes all {self.levels} codes of a product; got {index.shape[1]}.")
         a = self._arrays
         q = self.quantised(index)
-        x = q @ a["decoder.linear"] + a["mean"]
+        x: NDArray[Any] = q @ a["decoder.linear"] + a["mean"]
         if self._depth["decoder"]:
             x += _mlp(q, a, "decoder", self._depth["decoder"])
         for level in range(self.levels):
@@ -184,18 +180,10 @@ class Codebook:
 
     def _checked(self, codes: ArrayLike) -> NDArray[np.int64]:
         index = np.asarray(codes)
-        if (
-            index.ndim != 2
-            or not 1 <= index.shape[1] <= self.levels
-            or not np.issubdtype(index.dtype, np.integer)
-        ):
-            raise CodebookError(
-                f"Codes are integers of shape (N, {self.levels}); got {index.dtype} {index.shape}."
-            )
+        if index.ndim != 2 or not 1 <= index.shape[1] <= self.levels or not np.issubdtype(index.dtype, np.integer):
+            raise CodebookError(f"Codes are integers of shape (N, {self.levels}); got {index.dtype} {index.shape}.")
         if index.size and not (index.min() >= 0 and index.max() < self.codebook_size):
-            raise CodebookError(
-                f"Codes lie in 0..{self.codebook_size - 1}; got {index.min()}..{index.max()}."
-            )
+            raise CodebookError(f"Codes lie in 0..{self.codebook_size - 1}; got {index.min()}..{index.max()}.")
         return index.astype(np.int64)
 
     def _in_double(self) -> dict[str, NDArray[Any]]:
@@ -227,9 +215,7 @@ class Codebook:
             targets.append(z + z.dtype.type(strength) * (w @ stands_for - z))
         return targets
 
-    def _quantise(
-        self, x: NDArray[Any], a: Arrays, tie: float
-    ) -> tuple[NDArray[np.int32], NDArray[Any], NDArray[Any]]:
+    def _quantise(self, x: NDArray[Any], a: Arrays, tie: float) -> tuple[NDArray[np.int32], NDArray[Any], NDArray[Any]]:
         z = self._latent(x, a)
         taken = np.zeros_like(z)
         codes = np.empty((len(x), self.levels), np.int32)
@@ -263,9 +249,7 @@ class Codebook:
             there = json.loads((target / MANIFEST).read_text())
             if there.get("id") == self.id:
                 return target
-            raise CodebookError(
-                f"{target} already holds codebook {there.get('id')}; save {self.id} elsewhere."
-            )
+            raise CodebookError(f"{target} already holds codebook {there.get('id')}; save {self.id} elsewhere.")
         target.mkdir(parents=True, exist_ok=True)
         files = {TENSORS: self._tensor_bytes, CONFIG: self._config_bytes, HISTORY: _csv_bytes(self.history)}
         for name, data in files.items():
@@ -281,9 +265,7 @@ class Codebook:
         Raises `CodebookError` that names the file which is missing, changed or unreadable.
         """
         source = Path(folder)
-        manifest = _read_json(
-            source / MANIFEST, "the codebook was not written to its end; train or copy it again"
-        )
+        manifest = _read_json(source / MANIFEST, "the codebook was not written to its end; train or copy it again")
         if manifest.get("format") != FORMAT:
             raise CodebookError(
                 f"{source / MANIFEST}: format {manifest.get('format')!r}, this version reads {FORMAT}; "
@@ -293,18 +275,14 @@ class Codebook:
         for name in (TENSORS, CONFIG, HISTORY):
             data[name] = _read(source / name, "copy the whole folder again")
             if hashlib.sha256(data[name]).hexdigest() != manifest.get("files", {}).get(name):
-                raise CodebookError(
-                    f"{source / name} differs from what the manifest recorded; copy it again."
-                )
+                raise CodebookError(f"{source / name} differs from what the manifest recorded; copy it again.")
         try:
             arrays = load_tensors(data[TENSORS])
         except SafetensorError as e:
             raise CodebookError(f"{source / TENSORS} is no safetensors file ({e}); copy it again.") from e
         book = cls(arrays, json.loads(data[CONFIG]), manifest, _parse_csv(data[HISTORY]))
         if book.id != manifest.get("id"):
-            raise CodebookError(
-                f"{source / MANIFEST} names codebook {manifest.get('id')}, its files make {book.id}."
-            )
+            raise CodebookError(f"{source / MANIFEST} names codebook {manifest.get('id')}, its files make {book.id}.")
         return book
 
 
@@ -332,9 +310,7 @@ def _json_bytes(value: Any) -> bytes:
 
 def _csv_bytes(rows: Sequence[Mapping[str, float]]) -> bytes:
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [",".join(columns)] + [
-        ",".join(repr(row[c]) if c in row else "" for c in columns) for row in rows
-    ]
+    lines = [",".join(columns)] + [",".join(repr(row[c]) if c in row else "" for c in columns) for row in rows]
     return ("\n".join(lines) + "\n").encode()
 
 

@@ -1,7 +1,7 @@
 """What a training run may be told: one validated dataclass, light to import.
 
-Belongs here: every knob of the trainer, its default, its meaning and its limits. Does not belong here: anything
-that needs numpy or torch.
+Belongs here: every knob of the trainer, its default, its meaning and its limits. Does not belong here:
+anything that needs numpy or torch.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ class TrainConfig:
 
     levels: int = _described(4, "Codewords per product, coarse to fine.")
     codebook_size: int = _described(512, "Codewords per level.")
-    latent_dim: int | None = _described(
-        None, "Width of the latent space; None: 64, or the input's width if less."
-    )
+    latent_dim: int | None = _described(None, "Width of the latent space; None: 128, or the input's width if less.")
     hidden: tuple[int, ...] = _described(
         (256,),
         "Hidden widths of the encoder's MLP (the decoder's is its mirror); () leaves the linear path alone.",
@@ -38,46 +36,39 @@ class TrainConfig:
     level_weights: tuple[float, ...] = _described(
         (1.0, 0.75, 0.25, 0.0), "Weight of each level inside the taxonomy term, one per level."
     )
-    negative_weight: float = _described(
-        5.0, "Weight of unrelated pairs against related ones in the taxonomy term."
-    )
-    commitment: float = _described(
-        0.25, "Weight of |z - stop_gradient(quantised)|^2 inside the quantisation loss."
-    )
-    snap: tuple[float, ...] = _described(
-        (1.0, 1.0, 1.0, 0.0),
-        "Per level, how far a product is drawn to its prototypes before it is quantised (0 none, 1 wholly).",
+    negative_weight: float = _described(5.0, "Weight of unrelated pairs against related ones in the taxonomy term.")
+    commitment: float = _described(0.25, "Weight of |z - stop_gradient(quantised)|^2 inside the quantisation loss.")
+    snap: tuple[float, ...] | None = _described(
+        None,
+        "Per level, how far a product is drawn to its prototypes before it is quantised (0 none, 1 wholly; snapped "
+        "levels come first). None: levels 1 and 2 wholly, level 3 too if most products stand in compact categories.",
     )
     group_products: float = _described(
-        64.0,
+        32.0,
         "Products that levels 1 and 2 together should hold in a category whose products differ widely (a compact "
         "one stays whole). More of them: more coherent, less unique prefixes.",
     )
     cells_per_group: float = _described(
-        3.0,
+        4.0,
         "Parts into which the last snapped level splits each such group. The knob between coherence and "
         "uniqueness: fewer parts, and more near-duplicates share three codes and more products collide.",
     )
     prefix_centring: float = _described(
-        0.5,
+        1.0,
         "How far levels below the snapped ones code a product relative to its prototype (1) instead of to its "
         "codewords (0): fewer collisions against a larger reconstruction error.",
     )
     prototypes: int | None = _described(
         None, "Upper bound on snap prototypes; None: 4,096. Small catalogues get fewer. 0 turns snapping off."
     )
-    taxonomy_init: bool = _described(
-        True, "Seed level 1 with category means, and prototypes with leaf means."
-    )
+    taxonomy_init: bool = _described(True, "Seed level 1 with category means, and prototypes with leaf means.")
     hierarchical_fraction: float = _described(
         0.25, "Share of each batch drawn by the hierarchical sampler; the rest covers all products evenly."
     )
     hierarchical_weight: float = _described(
         0.25, "Weight of hierarchically drawn rows in reconstruction and quantisation losses."
     )
-    products_per_slot: int = _described(
-        4, "Products drawn per category slot in the hierarchical part of a batch."
-    )
+    products_per_slot: int = _described(4, "Products drawn per category slot in the hierarchical part of a batch.")
     batch_size: int = _described(2048, "Rows per step.")
     learning_rate: float = _described(1e-3, "Peak learning rate of MLPs and codebooks (AdamW, cosine decay).")
     linear_learning_rate: float = _described(1e-4, "Peak learning rate of the PCA-initialised linear path.")
@@ -92,17 +83,11 @@ class TrainConfig:
     )
     validate_every: int = _described(100, "Steps between validations.")
     patience: int = _described(6, "Validations without improvement before training stops early.")
-    validation_fraction: float = _described(
-        0.05, "Share of products held out for model choice (at most 5,000)."
-    )
+    validation_fraction: float = _described(0.05, "Share of products held out for model choice (at most 5,000).")
     reset_every: int = _described(50, "Steps between resets of unused codewords; 0 turns resets off.")
-    init_rows: int = _described(
-        65_536, "Rows the initialisation (PCA, prototypes, k-means) looks at, at most."
-    )
+    init_rows: int = _described(65_536, "Rows the initialisation (PCA, prototypes, k-means) looks at, at most.")
     kmeans_iterations: int = _described(12, "Lloyd iterations per level at initialisation, at most.")
-    refit_passes: int = _described(
-        2, "Passes of codebook refit over all products after training; 0 turns them off."
-    )
+    refit_passes: int = _described(2, "Passes of codebook refit over all products after training; 0 turns them off.")
     seed: int = _described(0, "Seed of everything random.")
     device: str = _described("auto", "'auto', 'cpu', 'cuda' or 'cuda:N'.")
     threads: int | None = _described(None, "CPU threads of torch; None leaves torch's own choice.")
@@ -123,15 +108,23 @@ class TrainConfig:
         self._reals()
         for name in ("level_weights", "snap"):
             value = getattr(self, name)
+            if name == "snap" and value is None:
+                continue
             _require(
-                isinstance(value, tuple)
-                and len(value) == self.levels
-                and all(_is_real(v) and v >= 0 for v in value),
+                isinstance(value, tuple) and len(value) == self.levels and all(_is_real(v) and v >= 0 for v in value),
                 name,
                 value,
                 f"{self.levels} numbers of 0 or more, one per level",
             )
-        _require(all(v <= 1 for v in self.snap), "snap", self.snap, "numbers between 0 and 1")
+        if self.snap is not None:
+            _require(all(v <= 1 for v in self.snap), "snap", self.snap, "numbers between 0 and 1")
+            first_free = next((i for i, v in enumerate(self.snap) if v == 0), self.levels)
+            _require(
+                first_free <= 3 and not any(self.snap[first_free:]),
+                "snap",
+                self.snap,
+                "snapped levels first, at most three, then zeros",
+            )
         _require(
             isinstance(self.hidden, tuple) and all(_is_int(h) and h > 0 for h in self.hidden),
             "hidden",
@@ -183,11 +176,10 @@ class TrainConfig:
         }
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
-            _require(
-                _is_real(value) and low <= value <= high, name, value, f"a number from {low:g} to {high:g}"
-            )
+            _require(_is_real(value) and low <= value <= high, name, value, f"a number from {low:g} to {high:g}")
         for name in (
-            "group_products", "cells_per_group",
+            "group_products",
+            "cells_per_group",
             "learning_rate",
             "linear_learning_rate",
             "gradient_clip",

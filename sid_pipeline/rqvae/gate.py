@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 
 
 class CollapsedCodebookError(RuntimeError):
-    """Training ended in a codebook that must not be used; the message says which level, why, and what to change."""
+    """Training ended in a codebook that must not be used; the message says which level, why, and what to
+    change."""
 
 
 @dataclass(frozen=True)
 class Health:
-    """usage, perplexity: per level, codewords in use and exp(entropy); attainable: per level, most that the data
-    could use; distinct: distinct code sequences; rows, distinct_rows: products and different vectors among them;
+    """usage, perplexity: per level, codewords in use and exp(entropy); attainable: per level, most that the
+    data
+    could use; distinct: distinct code sequences; rows, distinct_rows: products and different vectors among
+    them;
     collisions: 1 - distinct / rows; relative_error: held-out squared error / variance."""
 
     usage: list[float]
@@ -36,9 +39,7 @@ class Health:
         return asdict(self)
 
 
-def measure(
-    codes: NDArray[np.int32], codebook_size: int, distinct_rows: int, relative_error: float
-) -> Health:
+def measure(codes: NDArray[np.int32], codebook_size: int, distinct_rows: int, relative_error: float) -> Health:
     """Health figures of codes (N, levels)."""
     n, levels = codes.shape
     usage, perplexity = [], []

@@ -1,6 +1,7 @@
 """Everything that is computed in closed form: where training starts, and the refit after it.
 
-Belongs here: PCA, prototypes and their code paths, codeword k-means, the least-squares readout. Does not belong
+Belongs here: PCA, prototypes and their code paths, codeword k-means, the least-squares readout. Does not
+belong
 here: gradient steps. All of it works on a bounded, seeded sample in scaled units.
 """
 
@@ -22,6 +23,7 @@ _CHUNK = 8192
 _COMPACT = 0.25
 # How far the within-prototype covariance is drawn to a multiple of the identity.
 _SHRINKAGE = 0.3
+_GROUP_LEVELS = 2
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,13 @@ class Prototypes:
     member: (N,) prototype of each row of the sample.
     cell: (P,) cell of each prototype: what one prefix of all snapped levels should hold.
     group: (cells,) group of each cell: what the levels before the last snapped one should hold.
+    compact: share of the products that stand in compact leaves.
     """
 
     member: Tensor
     cell: Tensor
     group: Tensor
+    compact: float
 
 
 def principal_axes(x: Tensor, k: int) -> Tensor:
@@ -50,7 +54,8 @@ def principal_axes(x: Tensor, k: int) -> Tensor:
 
 
 def group_size(config: TrainConfig, n: int) -> float:
-    """Products per group in a wide leaf, for a catalogue of n: as asked, or less where codewords would lie idle.
+    """Products per group in a wide leaf, for a catalogue of n: as asked, or less where codewords would lie
+    idle.
 
     At least two groups per codeword keep level 1 full and leave level 2 something to tell apart.
     """
@@ -59,7 +64,8 @@ def group_size(config: TrainConfig, n: int) -> float:
 
 def prototype_size(config: TrainConfig, n: int) -> float:
     """Products per prototype for a catalogue of n; 0 where it is too small to snap, or snapping is off."""
-    if not any(config.snap) or config.prototypes == 0 or n < 4 * config.codebook_size:
+    unsnapped = config.snap is not None and not any(config.snap)
+    if unsnapped or config.prototypes == 0 or n < 4 * config.codebook_size:
         return 0.0
     return max(12.0, n / (config.prototypes or 4096))
 
@@ -73,12 +79,14 @@ def group_products(
     largest: float,
     generator: torch.Generator,
 ) -> Prototypes:
-    """Nested clusters of the latents z (N, D): prototypes within cells within groups, by k-means within leaves.
+    """Nested clusters of the latents z (N, D): prototypes within cells within groups, by k-means within
+    leaves.
 
     A compact leaf is one group, however large; in any other a group holds about `group` rows. Every group is
-    split into about `cells` cells, whatever its size, but more where they would hold over `largest` rows, and a
-    cell of more than `size` rows into prototypes.
-    Products without category, and those of leaves too small to stand alone, are clustered without their labels.
+    split into about `cells` cells, whatever its size, but more where they would hold over `largest` rows,
+    and a cell of more than `size` rows into prototypes.
+    Products without category, and those of leaves too small to stand alone, are clustered without their
+    labels.
     """
     n = len(z)
     counts = np.bincount(leaf[leaf >= 0], minlength=1)
@@ -90,10 +98,12 @@ def group_products(
         wholes.append((pool, False))
     member = torch.zeros(n, dtype=torch.long)
     owner: list[int] = []
+    in_compact = 0
     groups: list[int] = []
     for rows, is_leaf in wholes:
         part = z[torch.from_numpy(rows).to(z.device)]
         compact = is_leaf and float((part - part.mean(0)).square().sum(1).mean()) <= _COMPACT
+        in_compact += len(rows) if compact else 0
         for in_group in _split(part, 1.0 if compact else len(part) / group, generator):
             number = groups[-1] + 1 if groups else 0
             parts = max(min(cells, len(in_group) / 2), len(in_group) / largest)
@@ -103,9 +113,20 @@ def group_products(
                     owner.append(len(groups))
                 groups.append(number)
     device = z.device
-    return Prototypes(
-        member.to(device), torch.tensor(owner, device=device), torch.tensor(groups, device=device)
-    )
+    cell, group_of = torch.tensor(owner, device=device), torch.tensor(groups, device=device)
+    return Prototypes(member.to(device), cell, group_of, in_compact / n)
+
+
+def snap_strengths(config: TrainConfig, compact: float) -> tuple[float, ...]:
+    """Snap per level: as asked, or by the share of products in compact leaves.
+
+    Where leaves are compact, level 3 may split them evenly and the last level still tells their products
+    apart; where they are wide it takes two free levels to do so.
+    """
+    if config.snap is not None:
+        return config.snap
+    snapped = min(3 if compact > 0.5 else 2, config.levels - 1)
+    return (1.0,) * snapped + (0.0,) * (config.levels - snapped)
 
 
 def _split(x: Tensor, parts: float, generator: torch.Generator) -> list[Tensor]:
@@ -139,7 +160,8 @@ def set_keys(model: RQVAE, z: Tensor, member: Tensor) -> None:
 
 
 def category_means(means: Tensor, weight: Tensor, node: NDArray[np.int64], most: int) -> Tensor | None:
-    """Weighted means (M, D) of `means` (G, D) per category, at the finest depth with at most 4/5 `most` categories.
+    """Weighted means (M, D) of `means` (G, D) per category, at the finest depth with at most 4/5 `most`
+    categories.
 
     node: (G, depth) tree nodes of each group, -1 where it has none.
     """
@@ -164,7 +186,7 @@ def lay_paths(
 ) -> None:
     """Codewords of the snapped levels and the code path of every prototype.
 
-    Every level but the last snapped one codes the groups, the last one the cells: k-means on their means, less the
+    Levels 1 and 2 code the groups, a third snapped one the cells: k-means on their means, less the
     codewords before. Cells of one prefix take different last codewords.
 
     node: (N, depth) tree nodes of the rows of z, to seed level 1 with category means.
@@ -182,21 +204,19 @@ def lay_paths(
     seeds = category_means(group_mean, group_size, node[first_row], k)
     paths = []
     taken = torch.zeros_like(group_mean)
-    for level in model.snapped[:-1]:
+    for level in model.snapped[:_GROUP_LEVELS]:
         residual = group_mean - taken
         words = kmeans(residual, k, iterations, generator, seeds if level == 0 else None, group_size)
         code, _ = nearest(residual, words)
         model.codewords[level].copy_(words)
         taken = taken + words[code]
         paths.append(code[prototypes.group])
-    last = model.snapped[-1]
-    residual = cell_mean - taken[prototypes.group]
-    words = kmeans(residual, k, iterations, generator, None, cell_size)
-    model.codewords[last].copy_(words)
-    prefix = torch.zeros(len(residual), dtype=torch.long, device=z.device)
-    for code in paths:
-        prefix = prefix * k + code
-    paths.append(_apart(residual, words, prefix, cell_size))
+    for level in model.snapped[_GROUP_LEVELS:]:
+        residual = cell_mean - taken[prototypes.group]
+        words = kmeans(residual, k, iterations, generator, None, cell_size)
+        model.codewords[level].copy_(words)
+        prefix = paths[0] * k + paths[1]
+        paths.append(_apart(residual, words, prefix, cell_size))
     whole = torch.stack(paths, 1)
     model.paths.copy_(whole[prototypes.cell])
     table = AdditiveFit(whole, cell_mean, k, cell_size).solve(1.0)
@@ -205,7 +225,8 @@ def lay_paths(
 
 
 def _apart(residual: Tensor, words: Tensor, prefix: Tensor, size: Tensor) -> Tensor:
-    """Codeword (C,) of each cell: the nearest that no larger cell of its prefix holds, as far as there are any."""
+    """Codeword (C,) of each cell: the nearest that no larger cell of its prefix holds, as far as there are
+    any."""
     near = torch.addmm(words.square().sum(1), residual, words.T, alpha=-2).topk(min(32, len(words)), largest=False)
     choices, owner = near.indices.cpu().numpy(), prefix.cpu().numpy()
     held: set[tuple[int, int]] = set()
@@ -224,13 +245,11 @@ def set_rests(model: RQVAE, z: Tensor, member: Tensor, share: float) -> None:
     model.rests.copy_(share * (total / count.clamp_min(1)[:, None] - apply_table(words, model.paths)))
 
 
-def fit_codewords(
-    model: RQVAE, z: Tensor, iterations: int, generator: torch.Generator, warm: bool = False
-) -> Tensor:
+def fit_codewords(model: RQVAE, z: Tensor, iterations: int, generator: torch.Generator, warm: bool = False) -> Tensor:
     """Fit codewords to latents z (N, D), level by level; returns the codes (N, levels).
 
-    Snapped levels keep who belongs to whom; `warm` moves their codewords, together, to where they explain z best.
-    Any other level runs k-means, from its own codewords when `warm`.
+    Snapped levels keep who belongs to whom; `warm` moves their codewords, together, to where they explain z
+    best. Any other level runs k-means, from its own codewords when `warm`.
     """
     k = model.codewords.shape[1]
     targets = model.targets(z)
@@ -257,7 +276,8 @@ def fit_codewords(
 
 
 class AdditiveFit:
-    """Ridge regression of targets (N, d) on one-hot codes (N, levels): an additive table (levels, size, d)."""
+    """Ridge regression of targets (N, d) on one-hot codes (N, levels): an additive table (levels, size,
+    d)."""
 
     def __init__(self, codes: Tensor, target: Tensor, size: int, weight: Tensor | None = None) -> None:
         levels = codes.shape[1]
@@ -272,18 +292,12 @@ class AdditiveFit:
                 block = pairs.view(size, size)
                 self.gram[a * size : (a + 1) * size, b * size : (b + 1) * size] = block
                 self.gram[b * size : (b + 1) * size, a * size : (a + 1) * size] = block.T
-        self.right = torch.cat(
-            [sums(target, codes[:, level], size, weight)[0] for level in range(levels)]
-        ).double()
+        self.right = torch.cat([sums(target, codes[:, level], size, weight)[0] for level in range(levels)]).double()
 
     def solve(self, ridge: float) -> Tensor:
         """The table for one ridge, in units of rows."""
         eye = torch.eye(len(self.gram), dtype=torch.float64, device=self.gram.device)
-        return (
-            torch.cholesky_solve(self.right, torch.linalg.cholesky(self.gram + ridge * eye))
-            .float()
-            .view(self.shape)
-        )
+        return torch.cholesky_solve(self.right, torch.linalg.cholesky(self.gram + ridge * eye)).float().view(self.shape)
 
 
 def least_squares_readout(
@@ -291,8 +305,8 @@ def least_squares_readout(
 ) -> tuple[Tensor, float, float]:
     """Additive correction per codeword, (levels, size, d), that best explains what the decoder left over.
 
-    The ridge is the one of a fixed few that does best on the held-out rows. Returns the readout, its ridge, and the
-    held-out squared error per row.
+    The ridge is the one of a fixed few that does best on the held-out rows. Returns the readout, its ridge,
+    and the held-out squared error per row.
     """
     fit = AdditiveFit(codes, rest, size)
     best: tuple[Tensor, float, float] | None = None

@@ -1,8 +1,8 @@
 """The terms of L = L_recon + L_rq + lambda * L_contrastive.
 
-Belongs here: each term as a pure function of tensors. All are in units of the catalogue's variance: squared errors
-are summed over dimensions and averaged over rows, so that "predict the mean" costs 1 and lambda means the same for
-any width or scale of the embeddings.
+Belongs here: each term as a pure function of tensors. All are in units of the catalogue's variance: squared
+errors are summed over dimensions and averaged over rows, so that "predict the mean" costs 1 and lambda means
+the same for any width or scale of the embeddings.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def quantisation(
 ) -> Tensor:
     """Codewords move to what they stand for, the encoder to the sum of its codewords.
 
-    sum_l |sg(g_l) - q_l|^2 + commitment * |z - sg(q_1 + ... + q_L)|^2 with q_l = C_l[c_l] and goals g_l (B, D),
-    weighted mean over rows. Commitment acts on the whole sum, not level by level: drawing the encoder to coarse
-    codewords would rub out what tells near-duplicates apart.
+    sum_l |sg(g_l) - q_l|^2 + commitment * |z - sg(q_1 + ... + q_L)|^2 with q_l = C_l[c_l] and goals g_l (B,
+    D), weighted mean over rows. Commitment acts on the whole sum, not level by level: drawing the encoder to
+    coarse codewords would rub out what tells near-duplicates apart.
     """
     chosen = [codewords[level][codes[:, level]] for level in range(codes.shape[1])]
     pull = torch.stack([(g.detach() - q).square().sum(1) for g, q in zip(goals, chosen, strict=True)]).sum(0)
@@ -62,9 +62,9 @@ def contrastive(
 
     p_l(x) = softmax_c(-|r_l - C_l[c]|^2 / T) with T = sharpness x the batch's mean smallest distance;
     S_l(i, j) = prod_{m <= l} p_m(i) . p_m(j). Targets by grade: the same leaf 1 at every level; a sibling leaf 1 at
-    level 1 and 0 below; further 0 below level 1 (free at level 1); unrelated 0. Cross-entropy, targets of 1 and of 0
-    averaged apart, weighted per level. Pairs of a product with itself (also drawn twice) are masked. Every matrix is
-    B x B or B x K.
+    level 1 and 0 below; further 0 below level 1 (free at level 1); unrelated 0. Cross-entropy, targets of 1
+    and of 0 averaged apart, weighted per level. Pairs of a product with itself (also drawn twice) are
+    masked. Every matrix is B x B or B x K.
 
     residuals: per level (B, D); codewords (levels, K, D); grades (B, B); rows (B,) product ids.
     """

@@ -1,11 +1,12 @@
 """The RQ-VAE as a torch module, in units of the catalogue's variance.
 
-Belongs here: parameters and the forward pass. The module mirrors `codebook.Codebook`, which is its frozen form; it
-works on (x - mean) / scale, and `export` folds mean and scale back in.
+Belongs here: parameters and the forward pass. The module mirrors `codebook.Codebook`, which is its frozen
+form; it works on (x - mean) / scale, and `export` folds mean and scale back in.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,8 @@ _ROWS = 1024
 
 @dataclass(frozen=True)
 class Forward:
-    """One pass over B rows: z (B, D); residuals, per level what was quantised (B, D), and codes (B, levels), both
+    """One pass over B rows: z (B, D); residuals, per level what was quantised (B, D), and codes (B, levels),
+    both
     without gradient; output (B, d)."""
 
     z: Tensor
@@ -30,13 +32,14 @@ class Forward:
 
 
 class MLP(nn.Module):
-    """ReLU layers whose last one starts at zero, so that the linear path beside them is what training starts from."""
+    """ReLU layers whose last one starts at zero, so that the linear path beside them is what training starts
+    from."""
 
     def __init__(self, widths: list[int], generator: torch.Generator) -> None:
         super().__init__()
         self.weight = nn.ParameterList()
         self.bias = nn.ParameterList()
-        for i, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for i, (a, b) in enumerate(itertools.pairwise(widths)):
             last = i == len(widths) - 2
             w = torch.zeros(a, b) if last else torch.randn(a, b, generator=generator) * (2 / a) ** 0.5
             self.weight.append(nn.Parameter(w))
@@ -58,10 +61,10 @@ class RQVAE(nn.Module):
     rests: Tensor
     paths: Tensor
 
-    def __init__(self, config: TrainConfig, dim: int, latent: int, prototypes: int) -> None:
+    def __init__(self, config: TrainConfig, dim: int, latent: int, prototypes: int, snap: tuple[float, ...]) -> None:
         super().__init__()
         g = torch.Generator().manual_seed(config.seed)
-        self.levels, self.snap = config.levels, config.snap if prototypes else (0.0,) * config.levels
+        self.levels, self.snap = config.levels, snap
         self.snapped = [level for level, s in enumerate(self.snap) if s > 0]
         self.encoder_linear = nn.Parameter(torch.zeros(dim, latent))
         self.decoder_linear = nn.Parameter(torch.zeros(latent, dim))
@@ -121,7 +124,8 @@ class RQVAE(nn.Module):
 
 
 def bounded_softmax(logits: Tensor, floor: float = -30.0) -> Tensor:
-    """Softmax over the last axis, no weight below e^floor of the largest: denormals would slow every later product."""
+    """Softmax over the last axis, no weight below e^floor of the largest: denormals would slow every later
+    product."""
     w = (logits - logits.detach().max(dim=-1, keepdim=True).values).clamp_min(floor).exp()
     return w / w.sum(dim=-1, keepdim=True)
 

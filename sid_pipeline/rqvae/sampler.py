@@ -1,7 +1,7 @@
 """Which products make up a training step.
 
-Belongs here: the uniform cover of all products and the hierarchical draw, seeded and stateless: batch s depends on
-(seed, s) alone, so a resumed run draws what the broken one would have drawn.
+Belongs here: the uniform cover of all products and the hierarchical draw, seeded and stateless: batch s
+depends on (seed, s) alone, so a resumed run draws what the broken one would have drawn.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class HierarchicalSampler:
     """Groups of related products: per group one random parent category, half of the group from its children.
 
     The other half comes from products that share no ancestor with the parent. Products are drawn by slot:
-    `per_slot` products of one category. A parent is drawn evenly over parents, a child evenly over its children,
-    a product evenly within its category, so small categories are seen as often as huge ones; the uniform part of
-    the batch makes up for the products this leaves rare.
+    `per_slot` products of one category. A parent is drawn evenly over parents, a child evenly over its
+    children, a product evenly within its category, so small categories are seen as often as huge ones; the
+    uniform part of the batch makes up for the products this leaves rare.
 
     rows: (M,) products to draw from; those without category are left out.
     size: rows per batch asked for; `self.size` is what whole groups make of it.
@@ -65,9 +65,7 @@ class HierarchicalSampler:
         self._products, self._leaf_start, self._leaf_count = _grouped(rows, tree.leaf[rows], tree.leaves)
         seen = np.flatnonzero(self._leaf_count)
         parents, parent_of = np.unique(tree.leaf_parent[seen], return_inverse=True)
-        self._children, self._child_start, self._child_count = _grouped(
-            seen, parent_of.reshape(-1), len(parents)
-        )
+        self._children, self._child_start, self._child_count = _grouped(seen, parent_of.reshape(-1), len(parents))
         tops, top_of = np.unique(tree.leaf_top[seen], return_inverse=True)
         leaf_top = np.full(tree.leaves, -1)
         leaf_top[seen] = top_of.reshape(-1)
@@ -85,13 +83,12 @@ class HierarchicalSampler:
         leaf = np.repeat(self._children[child], self.per_slot, axis=1)
         related = self._products[self._leaf_start[leaf] + _below(rng, self._leaf_count[leaf], leaf.shape)]
         slot_leaf = np.repeat(self.tree.leaf[self._unrelated(rng, parent)], self.per_slot, axis=1)
-        other = self._products[
-            self._leaf_start[slot_leaf] + _below(rng, self._leaf_count[slot_leaf], slot_leaf.shape)
-        ]
+        other = self._products[self._leaf_start[slot_leaf] + _below(rng, self._leaf_count[slot_leaf], slot_leaf.shape)]
         return np.concatenate([related, other], axis=1).reshape(-1)
 
     def _unrelated(self, rng: np.random.Generator, parent: NDArray[np.int64]) -> NDArray[np.int64]:
-        """One product per slot (groups, slots) from outside the parent's top category, all where none is outside."""
+        """One product per slot (groups, slots) from outside the parent's top category, all where none is
+        outside."""
         n = len(self._by_top)
         top = self._parent_top[parent]
         start = np.where(top >= 0, self._top_start[top], n)

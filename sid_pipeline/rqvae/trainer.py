@@ -1,7 +1,7 @@
 """The training loop: from vectors and category paths to a `Codebook`.
 
-Read `train` top to bottom. Belongs here: the order of things, budgets, logging, checkpoints, model choice. The parts
-(losses, samplers, closed-form fits, gates) have modules of their own.
+Read `train` top to bottom. Belongs here: the order of things, budgets, logging, checkpoints, model choice.
+The parts (losses, samplers, closed-form fits, gates) have modules of their own.
 """
 
 from __future__ import annotations
@@ -58,15 +58,17 @@ def train(
     """Train a codebook.
 
     embeddings: (N, d) float32, an array or a memory map (it is read in place, never copied whole).
-    taxonomy_paths: (N, depth) integers, coarse to fine, -1 or None where there is no (further) category; None for
+    taxonomy_paths: (N, depth) integers, coarse to fine, -1 or None where there is no (further) category;
+    None for
         no taxonomy at all. A level's integers need only be unique under their parent.
-    checkpoint_dir: folder for crash-safe checkpoints; a run found there is resumed and ends in the same codebook.
+    checkpoint_dir: folder for crash-safe checkpoints; a run found there is resumed and ends in the same
+    codebook.
     progress: called every few steps with step, steps, loss terms, items_per_second, seconds_left.
     provenance: JSON-ready facts for the manifest (embedder id, taxonomy release, ...).
 
-    Raises `ValueError` for unusable input (naming the row), `TrainingError` for a loss that is not finite (naming
-    the step), `CollapsedCodebookError` if the result fails the quality gates, `CheckpointError` for a checkpoint of
-    another run.
+    Raises `ValueError` for unusable input (naming the row), `TrainingError` for a loss that is not finite
+    (naming the step), `CollapsedCodebookError` if the result fails the quality gates, `CheckpointError` for a
+    checkpoint of another run.
     """
     config = config or TrainConfig()
     with _threads(config.threads):
@@ -94,9 +96,7 @@ class _Catalogue:
         if x.ndim != 2 or not np.issubdtype(x.dtype, np.floating):
             raise ValueError(f"embeddings must be a float array of shape (N, d); got {x.dtype} {x.shape}.")
         if len(x) < 16:
-            raise ValueError(
-                f"embeddings has {len(x)} rows; at least 16 products are needed to train a codebook."
-            )
+            raise ValueError(f"embeddings has {len(x)} rows; at least 16 products are needed to train a codebook.")
         self.raw, self.device = x, device
         self.n, self.dim = x.shape
         self.hash, self.mean, self.scale = self._scan()
@@ -111,7 +111,7 @@ class _Catalogue:
         square = 0.0
         for start in range(0, self.n, 16_384):
             part = np.ascontiguousarray(self.raw[start : start + 16_384])
-            digest.update(memoryview(part).cast("B"))
+            digest.update(part.tobytes())
             finite = np.isfinite(part).all(axis=1)
             if not finite.all():
                 raise ValueError(
@@ -165,6 +165,7 @@ class _Run:
         checkpoint_dir: str | os.PathLike[str] | None,
         progress: Progress | None,
     ) -> None:
+        self.reserve = 0.0
         self.began = time.monotonic()
         self.config, self.progress = config, progress
         self.folder = Path(checkpoint_dir) if checkpoint_dir is not None else None
@@ -175,10 +176,8 @@ class _Run:
         self.train_rows, self.held_rows = self._split()
         self.lam = self._lambda()
         self.uniform, self.related = self._samplers()
-        self.latent = min(config.latent_dim or 64, self.data.dim)
-        self.state = _State(
-            steps=self._planned_steps(), planned=config.max_seconds is None or config.steps is not None
-        )
+        self.latent = min(config.latent_dim or 128, self.data.dim)
+        self.state = _State(steps=self._planned_steps(), planned=config.max_seconds is None or config.steps is not None)
         self.best: dict[str, Tensor] = {}
         self.pending: list[Tensor] = []
 
@@ -223,9 +222,7 @@ class _Run:
 
     def _identity(self) -> dict[str, Any]:
         """What must be equal for a checkpoint to be resumed."""
-        values = {
-            f"TrainConfig.{k}": v for k, v in self.config.to_dict().items() if k not in ("threads", "device")
-        }
+        values = {f"TrainConfig.{k}": v for k, v in self.config.to_dict().items() if k not in ("threads", "device")}
         taxonomy = hashlib.sha256(np.ascontiguousarray(self.tree.node).tobytes()).hexdigest()
         return {
             **values,
@@ -239,6 +236,7 @@ class _Run:
         found = checkpoint.read(self.folder, self._identity()) if self.folder else None
         if found:
             tensors, state = found
+            self.snap = tuple(state["snap"])
             self._build(len(tensors["model.offset"]))
             self._restore(tensors, state)
             return
@@ -259,18 +257,15 @@ class _Run:
         # By the birthday bound a fifth of the products of a cell this large collide in the last level alone.
         largest = share * c.codebook_size / 2
         prototypes = init.group_products(z, leaf, size, group, c.cells_per_group, largest, generator) if size else None
-        self.member = (
-            prototypes.member if prototypes else torch.zeros(0, dtype=torch.long, device=self.device)
-        )
+        self.member = prototypes.member if prototypes else torch.zeros(0, dtype=torch.long, device=self.device)
+        self.snap = init.snap_strengths(c, prototypes.compact) if prototypes else (0.0,) * c.levels
         self._build(len(prototypes.cell) if prototypes else 0)
         with torch.no_grad():
             self.model.encoder_linear.copy_(axes)
             self.model.decoder_linear.copy_(axes.T)
             if prototypes:
                 init.set_keys(self.model, z, self.member)
-                node = (
-                    self.tree.node[self.init_rows] if c.taxonomy_init else self.tree.node[self.init_rows, :0]
-                )
+                node = self.tree.node[self.init_rows] if c.taxonomy_init else self.tree.node[self.init_rows, :0]
                 init.lay_paths(self.model, z, prototypes, node, c.kmeans_iterations, generator)
                 init.set_rests(self.model, z, self.member, c.prefix_centring)
             init.fit_codewords(self.model, z, c.kmeans_iterations, generator)
@@ -278,7 +273,7 @@ class _Run:
 
     def _build(self, prototypes: int) -> None:
         c = self.config
-        self.model = RQVAE(c, self.data.dim, self.latent, prototypes).to(self.device)
+        self.model = RQVAE(c, self.data.dim, self.latent, prototypes, self.snap).to(self.device)
         linear = [self.model.encoder_linear, self.model.decoder_linear]
         matrices = [p for m in (self.model.encoder, self.model.decoder) if m for p in m.weight]
         rest = [
@@ -339,9 +334,7 @@ class _Run:
         weight = torch.ones(len(rows), device=self.device)
         weight[len(even) :] = c.hierarchical_weight
         recon = losses.reconstruction(x, out.output.float(), weight)
-        rq = losses.quantisation(
-            out.z, self._goals(out), out.codes, self.model.codewords, c.commitment, weight
-        )
+        rq = losses.quantisation(out.z, self._goals(out), out.codes, self.model.codewords, c.commitment, weight)
         total = recon + rq
         contrast = torch.zeros((), device=self.device)
         if self.lam > 0:
@@ -358,7 +351,8 @@ class _Run:
         self.pending.append(torch.stack([total.detach(), recon.detach(), rq.detach(), contrast.detach()]))
 
     def _goals(self, out: Forward) -> list[Tensor]:
-        """What each chosen codeword should be: at snapped levels what is left of z itself, not of its prototype."""
+        """What each chosen codeword should be: at snapped levels what is left of z itself, not of its
+        prototype."""
         goals = list(out.residuals)
         rest = out.z.detach()
         for level in self.model.snapped:
@@ -367,7 +361,8 @@ class _Run:
         return goals
 
     def _contrast(self, z: Tensor, rows: NDArray[np.int64], even: int) -> Tensor:
-        """The taxonomy term, on the hierarchical part of the batch or, without one, on its categorised rows."""
+        """The taxonomy term, on the hierarchical part of the batch or, without one, on its categorised
+        rows."""
         at = np.arange(even if self.related else 0, len(rows))
         at = at[self.tree.leaf[rows[at]] >= 0][:_CONTRAST_ROWS]
         picked = rows[at]
@@ -508,7 +503,7 @@ class _Run:
         tensors.update(used=self.used, member=self.member, init_rows=torch.from_numpy(self.init_rows))
         if self.pending:
             tensors["pending"] = torch.stack(self.pending)
-        state = {**s.__dict__, "elapsed": self._elapsed(), "run": self._identity()}
+        state = {**s.__dict__, "snap": self.snap, "elapsed": self._elapsed(), "run": self._identity()}
         checkpoint.write(self.folder, tensors, state)
 
     def _restore(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -521,7 +516,7 @@ class _Run:
         self.used, self.member = (tensors[k].to(self.device) for k in ("used", "member"))
         self.init_rows = tensors["init_rows"].numpy()
         self.pending = list(tensors["pending"].to(self.device)) if "pending" in tensors else []
-        self.state = _State(**{k: v for k, v in state.items() if k != "run"})
+        self.state = _State(**{k: v for k, v in state.items() if k not in ("run", "snap")})
         self.began = time.monotonic()
         self.ticked_first = self.began
         self.reserve = self._reserve()
@@ -574,6 +569,7 @@ class _Run:
                 "epochs": s.step * self.uniform.size / len(self.train_rows),
                 "lambda_contrastive": self.lam,
                 "prototypes": len(self.model.offset),
+                "snap": list(self.snap),
                 "readout_ridge": ridge,
                 "device": str(self.device),
                 "notes": self.notes,
@@ -604,8 +600,9 @@ class _Run:
         seen = [np.asarray(self.data.raw[part], dtype=np.float64) @ ray for part in _chunks(rows)]
         return len(np.unique(np.round(np.concatenate(seen) / self.data.scale, 9)))
 
-    def _margin_bound(self, arrays: dict[str, NDArray[np.float32]]) -> float:
-        """Below which margin float32 cannot be trusted: 20 times the worst error seen on held-out products."""
+    def _margin_bound(self, arrays: Mapping[str, NDArray[Any]]) -> float:
+        """Below which margin float32 cannot be trusted: 20 times the worst error seen on held-out
+        products."""
         probe = Codebook(arrays, inference_config(self.model, -1.0))
         sure = Codebook(arrays, inference_config(self.model, math.inf))
         x = np.asarray(self.data.raw[self.held_rows[:2048]], dtype=np.float32)

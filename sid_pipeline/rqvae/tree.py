@@ -19,7 +19,8 @@ GRADES = ("same leaf", "sibling leaf", "further", "unrelated")
 class Tree:
     """Category paths of N products, prefix by prefix.
 
-    node: (N, depth) int64, id of the node at each depth, -1 below the path's end; ids are unique over the tree.
+    node: (N, depth) int64, id of the node at each depth, -1 below the path's end; ids are unique over the
+    tree.
     length: (N,) int64, number of levels of each path, 0 for a product without category.
     leaf: (N,) int64, dense id of the node where the path ends, -1 without category.
     leaf_parent: (leaves,) int64, node id of each leaf's parent, -1 for the root.
@@ -47,30 +48,24 @@ def build_tree(paths: ArrayLike | None, n: int) -> Tree:
     holes = (present[:, 1:] & ~present[:, :-1]).any(axis=1)
     if holes.any():
         row = int(np.argmax(holes))
-        raise ValueError(
-            f"taxonomy_paths row {row} is {values[row].tolist()}: a level is missing above a given one."
-        )
+        raise ValueError(f"taxonomy_paths row {row} is {values[row].tolist()}: a level is missing above a given one.")
     node = np.full(values.shape, -1, np.int64)
     parent = np.zeros(n, np.int64)
     offset = 0
     for level in range(values.shape[1]):
         rows = np.flatnonzero(present[:, level])
-        pairs, index = np.unique(
-            np.stack([parent[rows], values[rows, level]], 1), axis=0, return_inverse=True
-        )
+        pairs, index = np.unique(np.stack([parent[rows], values[rows, level]], 1), axis=0, return_inverse=True)
         node[rows, level] = offset + index.reshape(-1)
         parent[rows] = node[rows, level]
         offset += len(pairs)
     length = present.sum(axis=1)
     categorised = np.flatnonzero(length)
     leaf = np.full(n, -1, np.int64)
-    _, first, index = np.unique(
-        node[categorised, length[categorised] - 1], return_index=True, return_inverse=True
-    )
+    _, first, index = np.unique(node[categorised, length[categorised] - 1], return_index=True, return_inverse=True)
     leaf[categorised] = index.reshape(-1)
     rows = categorised[first]
     above = np.where(length[rows] > 1, node[rows, np.maximum(length[rows] - 2, 0)], -1)
-    top = node[rows, 0] if node.shape[1] else np.empty(0, np.int64)
+    top = node[rows, 0] if node.size else np.empty(0, np.int64)
     return Tree(node, length, leaf, above, top)
 
 
@@ -81,11 +76,9 @@ def _as_integers(paths: ArrayLike | None, n: int) -> NDArray[np.int64]:
     if values.ndim == 1 and len(values) == n and values.dtype != object:
         values = values[:, None]
     if values.ndim != 2 or len(values) != n:
-        raise ValueError(
-            f"taxonomy_paths has shape {values.shape}; expected ({n}, depth), one row per embedding."
-        )
+        raise ValueError(f"taxonomy_paths has shape {values.shape}; expected ({n}, depth), one row per embedding.")
     if values.dtype == object:
-        values = np.where(np.equal(values, None), -1, values)
+        values = np.where(np.equal(values, None), -1, values)  # type: ignore[call-overload]
     if np.issubdtype(values.dtype, np.floating):
         values = np.where(np.isnan(values), -1, values)
     try:
@@ -103,10 +96,11 @@ def grade_pairs(
     node_j: NDArray[np.int64],
     length_j: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """Grade 0..3 of pairs of categorised products (see GRADES); arrays broadcast, nodes over a last axis of depth.
+    """Grade 0..3 of pairs of categorised products (see GRADES); arrays broadcast, nodes over a last axis of
+    depth.
 
-    With m the depth of the lowest common ancestor, the structural distance is the longer path's length minus m:
-    0 is the same leaf, 1 a sibling leaf (or parent and child), more is further; m = 0 is unrelated.
+    With m the depth of the lowest common ancestor, the structural distance is the longer path's length minus
+    m: 0 is the same leaf, 1 a sibling leaf (or parent and child), more is further; m = 0 is unrelated.
     """
     common = ((node_i == node_j) & (node_i >= 0)).sum(axis=-1)
     distance = np.maximum(length_i, length_j) - common

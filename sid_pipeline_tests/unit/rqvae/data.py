@@ -11,7 +11,8 @@ from sid_pipeline.rqvae import TrainConfig
 
 
 def catalogue(n: int = 500, d: int = 16, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Vectors (n, d) and paths (n, 3) of 4 departments x 3 aisles x 3 leaves; ragged, a twelfth uncategorised."""
+    """Vectors (n, d) and paths (n, 3) of 4 departments x 3 aisles x 3 leaves; ragged, a twelfth
+    uncategorised."""
     rng = np.random.default_rng(seed)
     leaf = rng.integers(36, size=n)
     centre = [rng.standard_normal((k, d)) * s for k, s in ((4, 1.0), (12, 0.7), (36, 0.5))]

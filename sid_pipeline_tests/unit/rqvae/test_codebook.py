@@ -44,9 +44,7 @@ CONFIG = {"snap": [0.9, 0.9, 0.5, 0.0], "margin_bound": 1e-5}
 
 @pytest.fixture
 def book() -> Codebook:
-    return Codebook(
-        arrays(), CONFIG, {"note": "made by hand"}, [{"step": 1, "loss": 0.5}, {"step": 2, "held": 0.25}]
-    )
+    return Codebook(arrays(), CONFIG, {"note": "made by hand"}, [{"step": 1, "loss": 0.5}, {"step": 2, "held": 0.25}])
 
 
 def by_hand(a: dict[str, np.ndarray], x: np.ndarray) -> tuple[list[int], float]:
@@ -116,12 +114,8 @@ def test_codes_do_not_depend_on_batch_or_order(book: Codebook) -> None:
     whole = book.encode(x)
     order = np.random.default_rng(3).permutation(2500)
     np.testing.assert_array_equal(book.encode(x[order]), whole[order])
-    np.testing.assert_array_equal(
-        np.concatenate([book.encode(part) for part in np.array_split(x, 37)]), whole
-    )
-    np.testing.assert_array_equal(
-        np.concatenate([book.encode(x[i : i + 1]) for i in range(100)]), whole[:100]
-    )
+    np.testing.assert_array_equal(np.concatenate([book.encode(part) for part in np.array_split(x, 37)]), whole)
+    np.testing.assert_array_equal(np.concatenate([book.encode(x[i : i + 1]) for i in range(100)]), whole[:100])
 
 
 def test_ties_go_to_the_lowest_index() -> None:

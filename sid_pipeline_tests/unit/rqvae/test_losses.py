@@ -83,9 +83,7 @@ def test_contrastive_equals_a_loop_over_pairs(batch) -> None:
 def test_batch_grades_equal_pair_grades(batch) -> None:
     tree = batch[2]
     n, t = tree.node, tree.length
-    np.testing.assert_array_equal(
-        grades_of(tree).numpy(), grade_pairs(n[:, None], t[:, None], n[None], t[None])
-    )
+    np.testing.assert_array_equal(grades_of(tree).numpy(), grade_pairs(n[:, None], t[:, None], n[None], t[None]))
 
 
 @torch.no_grad()
@@ -105,9 +103,7 @@ def numeric_gradient(f, x, eps=1e-6):
 def test_contrastive_gradient_at_fixed_temperature(batch, monkeypatch) -> None:
     residuals, codewords, tree, rows = batch
     # The temperature is a constant to the gradient but moves with the residuals: pin it for the comparison.
-    monkeypatch.setattr(
-        losses, "_temperature", lambda distance, sharpness: torch.tensor(0.4, dtype=torch.float64)
-    )
+    monkeypatch.setattr(losses, "_temperature", lambda distance, sharpness: torch.tensor(0.4, dtype=torch.float64))
 
     def f():
         return losses.contrastive(residuals, codewords, grades_of(tree), rows, WEIGHTS, 5.0)
@@ -158,7 +154,7 @@ def test_quantisation_gradient_moves_codewords_and_encoder_apart() -> None:
 
 def test_contrastive_gradient_reaches_encoder_and_codewords() -> None:
     torch.manual_seed(0)
-    model = RQVAE(quick(), 16, 8, 6)
+    model = RQVAE(quick(), 16, 8, 6, (1.0, 1.0, 1.0, 0.0))
     with torch.no_grad():
         for p in (model.encoder_linear, model.codewords, model.keys, model.offset):
             p.copy_(torch.randn(p.shape) * 0.3)
