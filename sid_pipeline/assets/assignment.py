@@ -38,9 +38,10 @@ def assignment_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
 
     @flavour.asset(
         STAGE,
-        [flavour.key(CODEBOOK), *[f"{name}_embeddings" for name in flavour.embedders]],
+        [flavour.key(CODEBOOK)],
         SEMANTIC_IDS.description,
         {"spark", "deltalake", "numpy"},
+        snapshot_deps=[f"{name}_embeddings" for name in flavour.embedders],
         metadata=table_metadata(SEMANTIC_IDS),
         check_specs=[
             dg.AssetCheckSpec(

@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from sid_pipeline.partitions import releases
+from sid_pipeline.partitions import from_snapshots, releases
 from sid_pipeline.receipts import MissingInput, Receipt, newest_complete_snapshot
 from sid_pipeline.releases import Release
 from sid_pipeline.resources.warehouse import Warehouse
@@ -30,12 +30,20 @@ class Flavour:
         """Asset key of a stage, steps joined by '/'."""
         return f"{self.name}/{stage}"
 
-    def asset(self, stage: str, deps: Sequence[str], description: str, kinds: set[str], **more: Any) -> Any:
-        """`dg.asset` with what all stages of a flavour share."""
+    def asset(
+        self,
+        stage: str,
+        deps: Sequence[str],
+        description: str,
+        kinds: set[str],
+        snapshot_deps: Sequence[str] = (),
+        **more: Any,
+    ) -> Any:
+        """`dg.asset` with what all stages of a flavour share; `deps` are of the release plane."""
         return dg.asset(
             name=stage,
             key_prefix=[self.name],
-            deps=[dg.AssetKey(dep.split("/")) for dep in deps],
+            deps=[*[dg.AssetDep(dg.AssetKey(d.split("/"))) for d in deps], *map(from_snapshots, snapshot_deps)],
             description=description,
             group_name=self.name,
             owners=self.settings.orchestration.owners,

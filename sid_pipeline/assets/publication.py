@@ -23,10 +23,11 @@ def publication_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
 
     @flavour.asset(
         PUBLICATION,
-        [flavour.key(SEMANTIC_IDS_STAGE), OFFERS.name],
+        [flavour.key(SEMANTIC_IDS_STAGE)],
         "An immutable folder for consumers: product to SID, (retailer, SID) to products, the token vocabulary and "
         "the codebook, with a manifest of hashes written last.",
         {"spark", "parquet"},
+        snapshot_deps=[OFFERS.name],
     )
     def publication(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         release = context.partition_key

@@ -15,7 +15,7 @@ from sid_pipeline.assets.recording import (
 )
 from sid_pipeline.embedding.model import embedder_id
 from sid_pipeline.files import digest
-from sid_pipeline.partitions import releases
+from sid_pipeline.partitions import from_snapshots, releases
 from sid_pipeline.receipts import MissingInput, complete_snapshots
 from sid_pipeline.releases import SERVED, Release, find_release, need_release
 from sid_pipeline.resources.warehouse import Warehouse
@@ -46,7 +46,7 @@ def taxonomy_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 
     @dg.asset(
         name=TAXONOMY,
-        deps=[PRODUCTS.name],
+        deps=[from_snapshots(PRODUCTS.name)],
         description=f"{TAXONOMY_NODES.description} Materialising it pins the release in the ledger.",
         group_name="release",
         owners=settings.orchestration.owners,

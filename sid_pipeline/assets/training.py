@@ -45,10 +45,11 @@ def training_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
 
     @flavour.asset(
         TRAINING_SET,
-        [TAXONOMY, PRODUCTS.name, *[f"{name}_embeddings" for name in flavour.embedders]],
+        [TAXONOMY],
         "Vectors and category paths that the codebook is trained on: an immutable, hashed folder of "
         "memory-mappable matrices, as of the release's training snapshot.",
         {"spark", "numpy"},
+        snapshot_deps=[PRODUCTS.name, *[f"{name}_embeddings" for name in flavour.embedders]],
     )
     def training_set(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         with plain_failures():
