@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
+from sid_pipeline.embedding.texts import CLEANED_FIELDS
 from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.receipts import complete_snapshots
 from sid_pipeline.releases import SERVED, all_releases
@@ -28,17 +29,8 @@ def show_product(trace: ProductTrace) -> str:
                 lines.append(f"  {name:<12} {' > '.join(value) if isinstance(value, list) else value}")
     if trace.cleaned:
         lines += ["", f"cleaned by {trace.cleaned['source']}, confidence {trace.cleaned['confidence']:.2f}"]
-        for name in (
-            "product_type",
-            "key_ingredients",
-            "dietary_tags",
-            "tags",
-            "format",
-            "audience",
-            "brand",
-            "size",
-        ):
-            value = trace.cleaned[name]
+        for name in CLEANED_FIELDS:
+            value = trace.cleaned.get(name)
             if value:
                 lines.append(f"  {name:<15} {', '.join(value) if isinstance(value, list) else value}")
         lines += [f"  dropped         {value}" for value in trace.cleaned["unsupported"]]

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.resources.warehouse import Warehouse
-from sid_pipeline.schemas import SEMANTIC_IDS
-from sid_pipeline.trace import product_titles
+from sid_pipeline.trace import assigned_sids, product_titles
 
 EXAMPLES = 5
 
@@ -19,9 +18,10 @@ def summarise(warehouse: Warehouse, release: str, seconds: float, standing: Path
     snapshot = warehouse.receipts.need(f"{flavours[0]}/semantic_ids", release).facts["as_of_snapshot"]
     lines = ["", f"Semantic IDs of {snapshot}, release {release}, in {seconds:.0f} s", ""]
     lines += _figures(warehouse, flavours, release)
-    lines += ["", *_examples(warehouse, flavours, release, snapshot), ""]
+    sids = {flavour: assigned_sids(warehouse, flavour, release) for flavour in flavours}
+    lines += ["", *_examples(warehouse, sids, snapshot), ""]
     lines += _places(warehouse, flavours, release, standing)
-    lines += ["", _next(warehouse, flavours, release)]
+    lines += ["", _next(next(iter(sids[flavours[0]]), "ID"))]
     return "\n".join(lines)
 
 
@@ -52,22 +52,18 @@ def _figures(warehouse: Warehouse, flavours: list[str], release: str) -> list[st
     return table(rows)
 
 
-def _examples(warehouse: Warehouse, flavours: list[str], release: str, snapshot: str) -> list[str]:
+def _examples(warehouse: Warehouse, sids: dict[str, dict[str, str]], snapshot: str) -> list[str]:
     """Products in a row by the first flavour's SIDs, with both flavours' SIDs side by side."""
-    columns = ["product_id", "base_sid"]
-    sids = []
-    for flavour in flavours:
-        found = warehouse.tables.arrow(SEMANTIC_IDS, columns=columns, flavour=flavour, release=release)
-        sids.append(dict(zip(found["product_id"].to_pylist(), found["base_sid"].to_pylist(), strict=True)))
-    if not sids or not sids[0]:
+    first = next(iter(sids.values()))
+    if not first:
         return []
-    ordered = sorted((sid, product) for product, sid in sids[0].items() if sid)
+    ordered = sorted((sid, product) for product, sid in first.items())
     middle = ordered[len(ordered) // 3 :][:EXAMPLES]
     products = [product for _, product in middle]
     titles = product_titles(warehouse, snapshot, products)
-    rows = [["product", "title", *flavours]]
+    rows = [["product", "title", *sids]]
     for product in products:
-        rows.append([product, titles.get(product, "")[:48], *[s.get(product) or "-" for s in sids]])
+        rows.append([product, titles.get(product, "")[:48], *[s.get(product, "-") for s in sids.values()]])
     return table(rows)
 
 
@@ -92,17 +88,10 @@ def _places(warehouse: Warehouse, flavours: list[str], release: str, standing: P
     return lines
 
 
-def _next(warehouse: Warehouse, flavours: list[str], release: str) -> str:
-    found = warehouse.tables.arrow(
-        SEMANTIC_IDS, columns=["product_id", "base_sid"], flavour=flavours[0], release=release
-    )
-    first = next(
-        (p for p, sid in zip(found["product_id"].to_pylist(), found["base_sid"].to_pylist(), strict=True) if sid),
-        "ID",
-    )
+def _next(product: str) -> str:
     file = os.environ.get("SID_SETTINGS")
     sid = f".venv/bin/sid --settings {file}" if file else ".venv/bin/sid"
-    return f"next: {sid} show {first}    one product through every stage (make ui: the graph)"
+    return f"next: {sid} show {product}    one product through every stage (make ui: the graph)"
 
 
 def _short(path: Path, standing: Path) -> str:

@@ -144,6 +144,18 @@ def products_under(
     return sorted(listed, key=lambda item: ([int(code) for code in item[1].split("_")], item[0]))
 
 
+def assigned_sids(warehouse: Warehouse, flavour: str, release: str) -> dict[str, str]:
+    """product_id -> SID of every product of a release that has one."""
+    rows = warehouse.tables.arrow(
+        SEMANTIC_IDS,
+        columns=["product_id", "base_sid"],
+        filters=pc.field("base_sid").is_valid(),
+        flavour=flavour,
+        release=release,
+    )
+    return dict(zip(rows["product_id"].to_pylist(), rows["base_sid"].to_pylist(), strict=True))
+
+
 def product_titles(warehouse: Warehouse, snapshot: str, product_ids: list[str]) -> dict[str, str]:
     """Titles by product id."""
     found = warehouse.tables.arrow(

@@ -24,6 +24,7 @@ from sid_pipeline.releases import need_release
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import EMBEDDED_PRODUCTS, PREFIX_NAMES, PRODUCTS, SEMANTIC_IDS
 from sid_pipeline.settings import Settings
+from sid_pipeline.trace import assigned_sids
 
 if TYPE_CHECKING:
     import numpy as np
@@ -321,14 +322,8 @@ def _diff(warehouse: Warehouse, flavour: Flavour, release: str) -> Outcome:
         return Outcome("nothing live", metadata={"compared with": "nothing of this flavour is live yet"})
     live = open_live(flavour.name, warehouse.state, hashes=False)
     old = {product: _codes(sid) for product, sid in live.sids().items()}
-    now = warehouse.tables.arrow(
-        SEMANTIC_IDS, columns=["product_id", "base_sid"], flavour=flavour.name, release=release
-    )
-    new = {
-        product: _codes(sid)
-        for product, sid in zip(now["product_id"].to_pylist(), now["base_sid"].to_pylist(), strict=True)
-        if sid is not None
-    }
+    now = assigned_sids(warehouse, flavour.name, release)
+    new = {product: _codes(sid) for product, sid in now.items()}
     result = diff(old, new)
     text = result.pop("markdown")
     return Outcome(
