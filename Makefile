@@ -34,7 +34,7 @@ format: setup  ## format the code
 
 lock: setup  ## resolve the dependencies again
 	@$(bin)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-emit-index-url \
-	  --extra dev --custom-compile-command "make lock" pyproject.toml --upgrade --output-file requirements.lock
+	  --extra dev --extra production --custom-compile-command "make lock" pyproject.toml --upgrade --output-file requirements.lock
 
 sample: setup  ## make the committed sample data again
 	@$(bin)/python -m sid_pipeline.sample data
