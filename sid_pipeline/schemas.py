@@ -222,22 +222,36 @@ TAXONOMY_NODES = TableSpec(
     partition_by=("release",),
 )
 
+# What can happen to a product's row of SEMANTIC_IDS: `recleaned` is a new embedded text of an unchanged product,
+# `recoded` a new codebook, `returned` a product that was withdrawn.
+CHANGES = ("new", "text_changed", "recleaned", "recoded", "returned", "withdrawn")
+ACTIVE = "withdrawn_on IS NULL"  # rows of SEMANTIC_IDS whose product is in the catalogue
+
 SEMANTIC_IDS = TableSpec(
     "semantic_ids",
-    "The Semantic ID of every product, by flavour and release.",
+    "The Semantic ID of every product, by flavour and release; a withdrawn product keeps its row as a tombstone.",
     (
         _k("flavour", "string", "the flavour"),
         RELEASE,
         _k("product_id", "string", "the product"),
         _c("base_sid", "string", "c1_c2_c3_c4 from the vector and the codebook alone; null when unassigned"),
-        _c("published_sid", "string", "base_sid after the collision policy (today: the same)"),
-        _c("codes", "array<int>", "the codewords, coarse to fine, each in [0, codebook_size)"),
+        _c("published_sid", "string", "base_sid after the collision policy: what readers get; null when unassigned"),
+        _c("codes", "array<int>", "the codewords of base_sid, coarse to fine, each in [0, codebook_size)"),
         _c("distance", "float", "squared distance between the latent vector and its quantisation"),
         _c("margin", "float", "smallest relative gap between the nearest and second nearest codeword"),
+        _c("out_of_distribution", "boolean", "farther from its codewords than the training set ever was"),
         _c("reason", "string", "why there is no SID; null when there is one"),
+        _c("change", "string", "what last touched the row: " + ", ".join(CHANGES)),
         _k("text_hash", "string", "hash of the embedded text (of several joined by '+')"),
+        _c("source_hash", "string", "products.text_hash: tells a changed product from a changed cleaning"),
         _k("codebook_id", "string", "the codebook"),
-        _k("as_of_snapshot", "string", "the snapshot that the SIDs stand on"),
+        _c("collision_policy", "string", "how published_sid was made from base_sid: share, disambiguate, capacity=k"),
+        _k(
+            "as_of_snapshot",
+            "string",
+            "the snapshot that last touched the row; the whole slice's stands in its last commit's metadata",
+        ),
+        _c("withdrawn_on", "string", "the first snapshot that no longer had the product; null while it is active"),
     ),
     key=("product_id",),
     partition_by=("flavour", "release"),

@@ -89,7 +89,7 @@ def _trace_flavour(
     warehouse: Warehouse, flavour: str, product_id: str, release: str, snapshot: str, limit: int
 ) -> FlavourTrace:
     tables = warehouse.tables
-    columns = ["product_id", "base_sid", "reason"]
+    columns = ["product_id", "base_sid", "reason", "withdrawn_on"]
     mine = pc.field("product_id") == product_id
     rows = tables.arrow(SEMANTIC_IDS, columns=columns, filters=mine, flavour=flavour, release=release).to_pylist()
     embedder = next(iter(warehouse.settings.flavours[flavour].embedders))
@@ -99,6 +99,9 @@ def _trace_flavour(
     text = texts[0]["text"] if texts else None
     if not rows or rows[0]["base_sid"] is None:
         reason = rows[0]["reason"] if rows else f"not assigned in release {release!r}"
+        return FlavourTrace(flavour, None, reason, [], text, None, [])
+    if rows[0]["withdrawn_on"]:
+        reason = f"withdrawn on {rows[0]['withdrawn_on']}; was {rows[0]['base_sid']}"
         return FlavourTrace(flavour, None, reason, [], text, None, [])
     sid = rows[0]["base_sid"]
     prefixes = sid_prefixes(sid)
@@ -135,7 +138,7 @@ def products_under(
     rows = warehouse.tables.arrow(
         SEMANTIC_IDS,
         columns=["product_id", "base_sid"],
-        filters=(sid == prefix) | pc.starts_with(sid, f"{prefix}_"),
+        filters=((sid == prefix) | pc.starts_with(sid, f"{prefix}_")) & pc.field("withdrawn_on").is_null(),
         flavour=flavour,
         release=release,
     ).to_pylist()
@@ -149,7 +152,7 @@ def assigned_sids(warehouse: Warehouse, flavour: str, release: str) -> dict[str,
     rows = warehouse.tables.arrow(
         SEMANTIC_IDS,
         columns=["product_id", "base_sid"],
-        filters=pc.field("base_sid").is_valid(),
+        filters=pc.field("base_sid").is_valid() & pc.field("withdrawn_on").is_null(),
         flavour=flavour,
         release=release,
     )

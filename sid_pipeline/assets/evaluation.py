@@ -22,7 +22,7 @@ from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.receipts import MissingInput, Receipt
 from sid_pipeline.releases import need_release
 from sid_pipeline.resources.warehouse import Warehouse
-from sid_pipeline.schemas import EMBEDDED_PRODUCTS, PREFIX_NAMES, PRODUCTS, SEMANTIC_IDS
+from sid_pipeline.schemas import ACTIVE, EMBEDDED_PRODUCTS, PREFIX_NAMES, PRODUCTS, SEMANTIC_IDS
 from sid_pipeline.settings import Settings
 from sid_pipeline.trace import assigned_sids
 
@@ -192,11 +192,17 @@ class Assigned:
         return [tuple(path) if path else None for path in self.column("category")]
 
 
+def _active(warehouse: Warehouse, flavour: Flavour, release: str) -> Any:
+    """The rows of SEMANTIC_IDS of active products that have a SID, as a Spark DataFrame."""
+    rows = warehouse.tables.read(SEMANTIC_IDS, flavour=flavour.name, release=release)
+    return rows.where(ACTIVE).where("base_sid IS NOT NULL")
+
+
 def _assigned(warehouse: Warehouse, flavour: Flavour, release: str, snapshot: str) -> Assigned:
     """All assigned products of a release, sorted by product id, with titles and categories."""
     import numpy as np
 
-    sids = warehouse.tables.read(SEMANTIC_IDS, flavour=flavour.name, release=release).where("base_sid is not null")
+    sids = _active(warehouse, flavour, release)
     products = warehouse.tables.read(PRODUCTS, snapshot=snapshot)
     frame = sids.select("product_id", "codes").join(
         products.select("product_id", "title", "brand", "category", "description"), "product_id"
@@ -223,7 +229,7 @@ def _report(warehouse: Warehouse, flavour: Flavour, release: str, snapshot: str)
     pinned = need_release(tables, release)
     trained = warehouse.receipts.need(flavour.key(CODEBOOK), release)
     codebook = Codebook.load(warehouse.state / trained.facts["folder"])
-    sids = tables.read(SEMANTIC_IDS, flavour=flavour.name, release=release).where("base_sid is not null")
+    sids = _active(warehouse, flavour, release)
     texts = tables.read(EMBEDDED_PRODUCTS, embedder=flavour.embedders[0], snapshot=snapshot)
     vectors = snapshot_vectors(warehouse, flavour, pinned, snapshot, ["product_id", "category"])
     total = sids.count()

@@ -12,9 +12,8 @@ from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.publication.publish import PublicationError, publication_folder
 from sid_pipeline.receipts import Receipt
 from sid_pipeline.resources.warehouse import Warehouse
-from sid_pipeline.schemas import OFFERS, SEMANTIC_IDS
+from sid_pipeline.schemas import ACTIVE, OFFERS, SEMANTIC_IDS
 
-STAMPS = ("as_of_snapshot", "codebook_id")
 PUBLICATION, LIVE = "publication", "live"
 
 
@@ -100,12 +99,12 @@ def _publish(warehouse: Warehouse, flavour: Flavour, release: str, pins: dict[st
     codebook = Codebook.load(codebook_folder)
     offers = tables.read(OFFERS, snapshot=pins["as_of_snapshot"]) if warehouse.settings.source.offers else None
     folder = publication_folder(warehouse.publications, flavour.name, release, pins["as_of_snapshot"], pins)
-    sids = tables.read(SEMANTIC_IDS, flavour=flavour.name, release=release)
-    stamps = [(row["as_of_snapshot"], row["codebook_id"]) for row in sids.select(*STAMPS).distinct().collect()]
-    if stamps != [(pins["as_of_snapshot"], pins["codebook_id"])]:
+    sids = tables.read(SEMANTIC_IDS, flavour=flavour.name, release=release).where(ACTIVE)
+    codebooks = [row["codebook_id"] for row in sids.select("codebook_id").distinct().collect()]
+    if codebooks != [pins["codebook_id"]]:
         raise PublicationError(
-            f"the SIDs of {flavour.name} {release} stand on {stamps}, not on what their last materialisation said: "
-            "materialise semantic_ids again"
+            f"the SIDs of {flavour.name} {release} are of {codebooks}, not of the codebook that their last "
+            "materialisation named: materialise semantic_ids again"
         )
     manifest = publish(
         folder,

@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 SLICE = ("flavour", "release")
-STAMPS = ("codebook_id", "as_of_snapshot")
+STAMPS = (
+    "codebook_id",
+    "as_of_snapshot",
+    "out_of_distribution",
+    "change",
+    "source_hash",
+    "collision_policy",
+    "withdrawn_on",
+)
 NO_TEXT = "no text of this product was embedded"
 
 
@@ -66,6 +74,11 @@ def assign(frame: DataFrame, codebook: Codebook, weights: Sequence[float], as_of
         .mapInArrow(sid_batches(codebook, list(weights)), SEMANTIC_IDS.ddl(without=SLICE + STAMPS))
         .withColumn("codebook_id", F.lit(codebook.id))
         .withColumn("as_of_snapshot", F.lit(as_of_snapshot))
+        .withColumn("out_of_distribution", F.lit(None).cast("boolean"))
+        .withColumn("change", F.lit("new"))
+        .withColumn("source_hash", F.lit(None).cast("string"))
+        .withColumn("collision_policy", F.lit("share"))
+        .withColumn("withdrawn_on", F.lit(None).cast("string"))
     )
 
 

@@ -101,6 +101,19 @@ class Tables:
             f"COMMENT {_quote(spec.description)}"
         )
 
+    def _prepare(self, spec: TableSpec) -> None:
+        """Create a table, or give one that an earlier version of the project made the columns it lacks."""
+        from deltalake import DeltaTable
+
+        if not self.exists(spec):
+            self.create(spec)
+            return
+        there = {field.name for field in DeltaTable(self._rust_location(spec)).schema().fields}
+        added = [c for c in spec.columns if c.name not in there]
+        if added:
+            columns = ", ".join(f"`{c.name}` {c.type} COMMENT {_quote(c.description)}" for c in added)
+            self.spark.sql(f"ALTER TABLE delta.`{self.location(spec)}` ADD COLUMNS ({columns})")
+
     def fingerprint(self, spec: TableSpec, columns: list[str], **slice: str) -> str:
         """A content hash of some columns of a slice, whatever the order of its rows."""
         return fingerprint(self.read(spec, **slice).select(*columns))
@@ -171,8 +184,7 @@ class Tables:
             raise ValueError(f"a frame for {spec.name!r} lacks {sorted(missing)} and has unknown {sorted(extra)}")
         frame = frame.select([F.col(c.name).cast(c.type) for c in spec.columns])
         with self._lock(spec):
-            if not self.exists(spec):
-                self.create(spec)
+            self._prepare(spec)
             before = self.version(spec)
             writer = frame.write.format("delta").mode(mode).options(**options)
             _commit(lambda: writer.save(self.location(spec)))

@@ -1,5 +1,6 @@
 """Delta tables: one commit per write, slices replaced alone, reads without Spark, two processes at once."""
 
+import dataclasses
 import multiprocessing
 
 import pytest
@@ -53,6 +54,14 @@ def test_wrong_columns_and_slices_are_named(spark, tables):
         tables.replace(OFFERS, offers(spark, ("a", "x", 1)))
     with pytest.raises(ValueError, match="snapshot"):
         tables.replace(OFFERS, offers(spark, ("a", "x", 1)), snapshot="x' OR '1'='1")
+
+
+def test_a_table_of_an_earlier_version_gets_its_new_columns(spark, tables):
+    earlier = dataclasses.replace(OFFERS, columns=tuple(c for c in OFFERS.columns if c.name != "popularity"))
+    tables.replace(earlier, offers(spark, ("a", "x", 1)).drop("popularity"), snapshot="2026-01-05")
+    tables.replace(OFFERS, offers(spark, ("b", "x", 2)), snapshot="2026-01-06")
+    rows = tables.arrow(OFFERS).sort_by("product_id").to_pylist()
+    assert [(row["product_id"], row["popularity"]) for row in rows] == [("a", None), ("b", 2.0)]
 
 
 def test_a_null_in_a_required_column_is_refused(spark, tables):
