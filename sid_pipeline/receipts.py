@@ -38,6 +38,7 @@ class Receipt:
         partition: partition key, `all` for an unpartitioned asset.
         inputs: what it was made from: names to content hashes or settings.
         data_version: content hash of the output, of what matters to readers of it.
+        code_version: of the asset that made it; another one does the work again.
         facts: what later assets need to know (an id, a folder, a snapshot).
         metadata: what is shown to people, JSON-able.
         checks: outcomes of the asset's checks, JSON-able.
@@ -47,6 +48,7 @@ class Receipt:
     partition: str
     inputs: dict[str, Any]
     data_version: str
+    code_version: str | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
     checks: list[dict[str, Any]] = field(default_factory=list)

@@ -35,6 +35,7 @@ def _embedding_asset(settings: Settings, name: str) -> dg.AssetsDefinition:
 
     @dg.asset(
         name=embeddings_key(name),
+        code_version="1",
         deps=deps,
         description=f"Vectors of the {embedder.text} text of every product, by {embedder.model}. "
         "Each distinct text is encoded once, whatever snapshot, flavour or release asks for it.",

@@ -120,6 +120,7 @@ def comparison_assets(flavours: list[Flavour]) -> list[dg.AssetsDefinition]:
 
     @dg.asset(
         name=COMPARISON,
+        code_version="1",
         deps=[dg.AssetKey(key.split("/")) for key in sids],
         description="Which products each flavour groups: agreement of the flavours, and examples where they differ.",
         group_name="comparison",
@@ -142,6 +143,7 @@ def comparison_assets(flavours: list[Flavour]) -> list[dg.AssetsDefinition]:
 
     @dg.asset(
         name=EXPLORER,
+        code_version="1",
         deps=[dg.AssetKey(key.split("/")) for key in sids],
         description="A static site to look at the vocabulary: the tree of prefixes with names and products, search, "
         "and a product's page with its SIDs in every flavour. Opens from disk, with no network.",

@@ -42,6 +42,7 @@ class Flavour:
         """`dg.asset` with what all stages of a flavour share; `deps` are of the release plane."""
         return dg.asset(
             name=stage,
+            code_version="1",
             key_prefix=[self.name],
             deps=[*[dg.AssetDep(dg.AssetKey(d.split("/"))) for d in deps], *map(from_snapshots, snapshot_deps)],
             description=description,

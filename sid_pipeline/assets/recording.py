@@ -1,8 +1,9 @@
 """How an asset runs: skip what is unchanged, keep a receipt, report to Dagster.
 
 Every asset body is a call of `materialise`: it names its inputs, and a function that does the work and returns an
-`Outcome`. When a receipt shows that the same inputs were already processed, the work is skipped, no Spark job
-starts, and the materialisation is still recorded, with the old data version.
+`Outcome`. When a receipt shows that the same inputs were already processed by the same `code_version`, the work is
+skipped, no Spark job starts, and the materialisation is still recorded, with the old data version. A run with the tag
+`sid/recompute` (any value but `false`) works all the same.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ MENDABLE = (
     PublicationError,
     JarError,
 )
+
+
+RECOMPUTE_TAG = "sid/recompute"
 
 
 class Markdown(str):
@@ -83,6 +87,7 @@ def materialise(
     *,
     still_there: Callable[[Receipt], bool] = lambda receipt: True,
     shared: bool = False,
+    frozen: bool = False,
 ) -> dg.MaterializeResult:
     """Run an asset's work unless its receipt shows the same inputs, and report either way.
 
@@ -94,12 +99,13 @@ def materialise(
         work: does it.
         still_there: whether the output that the receipt speaks of still exists.
         shared: the asset's partitions write to one store, so two of them exclude each other too.
+        frozen: what is written stays: neither newer code nor `sid/recompute` makes it anew.
 
     Raises:
         dg.Failure: with one sentence, for a fault that a person can mend and a retry cannot.
     """
     (result,) = materialise_many(
-        context, receipts, [key], inputs, lambda: {key: work()}, still_there=still_there, shared=shared
+        context, receipts, [key], inputs, lambda: {key: work()}, still_there=still_there, shared=shared, frozen=frozen
     )
     return result
 
@@ -113,11 +119,12 @@ def materialise_many(
     *,
     still_there: Callable[[Receipt], bool] = lambda receipt: True,
     shared: bool = False,
+    frozen: bool = False,
 ) -> list[dg.MaterializeResult]:
     """Like `materialise`, for assets that one piece of work makes together."""
     partition = context.partition_key if context.has_partition_key else UNPARTITIONED
     with plain_failures(), receipts.lock(keys[0] if shared else f"{keys[0]}.{partition}"):
-        return _materialise(context, receipts, keys, partition, inputs, work, still_there)
+        return _materialise(context, receipts, keys, partition, inputs, work, still_there, frozen)
 
 
 def _materialise(
@@ -128,9 +135,18 @@ def _materialise(
     inputs: Mapping[str, Any],
     work: Callable[[], Mapping[str, Outcome]],
     still_there: Callable[[Receipt], bool],
+    frozen: bool,
 ) -> list[dg.MaterializeResult]:
     found = [receipts.get(key, partition) for key in keys]
-    if all(r is not None and r.inputs == dict(inputs) and still_there(r) for r in found):
+    code = {key: context.assets_def.code_versions_by_key.get(dg.AssetKey(key.split("/"))) for key in keys}
+    recompute = not frozen and context.run_tags.get(RECOMPUTE_TAG, "false") != "false"
+
+    def holds(receipt: Receipt | None) -> bool:
+        if receipt is None or receipt.inputs != dict(inputs):
+            return False
+        return (frozen or receipt.code_version == code[receipt.asset]) and still_there(receipt)
+
+    if not recompute and all(holds(receipt) for receipt in found):
         context.log.info(f"unchanged since the last materialisation: {', '.join(keys)}")
         return [_report(receipt, unchanged=True) for receipt in found if receipt is not None]
     for key in keys:
@@ -143,6 +159,7 @@ def _materialise(
             asset=key,
             partition=partition,
             inputs=dict(inputs),
+            code_version=code[key],
             data_version=outcome.data_version,
             facts=dict(outcome.facts),
             metadata={name: _pack(value) for name, value in outcome.metadata.items()},

@@ -18,6 +18,7 @@ def relevance_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 
     @dg.asset(
         name=RELEVANCE_LABELS,
+        code_version="1",
         description="Relevance labels in ESCI's layout, joined to their products; bad labels are listed, not dropped "
         "in silence. Without label files in the settings there are none, and the asset says so.",
         group_name="relevance",
@@ -35,6 +36,7 @@ def relevance_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 
     @dg.asset(
         name=ESCI_MODEL,
+        code_version="1",
         deps=[RELEVANCE_LABELS],
         description="The model behind the precision flavour, judged on the held-out labels: nDCG@10 (E 1, S .1, "
         "C .01, I 0), recall@10, and how often an exact match ranks above a substitute. It is the base model of the "

@@ -33,6 +33,7 @@ def snapshot_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     def spec(table: TableSpec) -> dg.AssetSpec:
         return dg.AssetSpec(
             table.name,
+            code_version="1",
             description=table.description,
             group_name=GROUP,
             owners=owners,
@@ -54,6 +55,7 @@ def snapshot_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 
     @dg.asset(
         name=CLEANED_ATTRIBUTES.name,
+        code_version="1",
         deps=[PRODUCTS.name],
         description=CLEANED_ATTRIBUTES.description,
         group_name=GROUP,

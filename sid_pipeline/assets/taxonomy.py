@@ -46,6 +46,7 @@ def taxonomy_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 
     @dg.asset(
         name=TAXONOMY,
+        code_version="1",
         deps=[from_snapshots(PRODUCTS.name)],
         description=f"{TAXONOMY_NODES.description} Materialising it pins the release in the ledger.",
         group_name="release",

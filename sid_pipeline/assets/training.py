@@ -62,6 +62,7 @@ def training_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
             inputs,
             lambda: _write_training_set(warehouse, flavour, release, tree, inputs),
             still_there=lambda receipt: _training_set_is_there(warehouse, flavour, release.release),
+            frozen=True,
         )
 
     @flavour.asset(
@@ -89,6 +90,7 @@ def training_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
             inputs,
             lambda: _train(warehouse, flavour, release, TrainConfig.from_dict(inputs["config"])),
             still_there=lambda receipt: _codebook_is_there(warehouse, receipt),
+            frozen=True,
         )
 
     return [training_set, codebook]

@@ -17,6 +17,8 @@ class Stage:
         self.input = "a"
         self.there = True
         self.error: Exception | None = None
+        self.code_version = "1"
+        self.frozen = False
         self.instance = dg.DagsterInstance.ephemeral()
 
     def work(self) -> Outcome:
@@ -30,10 +32,14 @@ class Stage:
             checks=(Check("fine", self.input != "bad", "a sentence", {"figure": 1}),),
         )
 
-    def run(self) -> dg.ExecuteInProcessResult:
+    def run(self, tags: dict[str, str] | None = None) -> dg.ExecuteInProcessResult:
         stage = self
 
-        @dg.asset(key_prefix=["f"], check_specs=[dg.AssetCheckSpec("fine", asset=dg.AssetKey(["f", "s"]))])
+        @dg.asset(
+            key_prefix=["f"],
+            code_version=self.code_version,
+            check_specs=[dg.AssetCheckSpec("fine", asset=dg.AssetKey(["f", "s"]))],
+        )
         def s(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
             return materialise(
                 context,
@@ -42,9 +48,10 @@ class Stage:
                 {"in": stage.input},
                 stage.work,
                 still_there=lambda _: stage.there,
+                frozen=stage.frozen,
             )
 
-        return dg.materialize([s], instance=self.instance, raise_on_error=False)
+        return dg.materialize([s], instance=self.instance, raise_on_error=False, tags=tags)
 
 
 @pytest.fixture
@@ -72,6 +79,21 @@ def test_changed_inputs_and_lost_outputs_are_worked_on(stage):
     assert materialisation(stage.run()).tags["dagster/data_version"] == "version of b"
     stage.there = False
     stage.run()
+    assert stage.calls == 3
+
+
+def test_another_code_version_and_a_run_that_asks_for_it_do_the_work_again(stage):
+    stage.run()
+    stage.code_version = "2"
+    stage.run()
+    stage.run()
+    assert stage.calls == 2
+    stage.run(tags={"sid/recompute": "true"})
+    assert stage.calls == 3
+    stage.run(tags={"sid/recompute": "false"})
+    assert stage.calls == 3
+    stage.frozen, stage.code_version = True, "3"
+    stage.run(tags={"sid/recompute": "true"})
     assert stage.calls == 3
 
 
