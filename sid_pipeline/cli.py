@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from sid_pipeline.commands.taxonomy import taxonomy_commands
 from sid_pipeline.receipts import MissingInput
 from sid_pipeline.settings import PROJECT_ROOT, Settings, SettingsError, load_settings
 
@@ -151,6 +152,9 @@ def _settings() -> Settings:
         return load_settings()
     except SettingsError as error:
         raise click.ClickException(str(error)) from error
+
+
+main.add_command(taxonomy_commands(_settings))
 
 
 if __name__ == "__main__":

@@ -129,14 +129,40 @@ class SnapshotSettings(Model):
         return value
 
 
+class TaxonomyColumns(Model):
+    """Which column of a taxonomy source carries what; the layout follows from the columns that are there."""
+
+    node_id: str = "node_id"
+    parent_id: str = "parent_id"
+    name: str = "name"
+    path: str = Field("path", description="a whole path in one column")
+    category_id: str = Field("category_id", description="beside `path`: the source's id of the path's last node")
+    levels: list[str] = Field(default_factory=list, description="one column per level, the root's first")
+    missing: list[str] = Field(
+        default_factory=lambda: ["missing"],
+        description="in paths and levels, values that mean 'no category', compared without case",
+    )
+
+
 class TaxonomySettings(Model):
-    """Where the category tree comes from."""
+    """Where the category tree comes from, and which changes of it are worth a new release."""
 
     source: str = Field(
         "products",
-        description="an edges file (node_id,parent_id,name), or 'products': the paths in the catalogue itself",
+        description="a file or Delta table (edges, paths, a column per level, Google's text), or 'products': the "
+        "categories that the catalogue names",
     )
+    separator: str = Field(">", min_length=1, description="between the steps of a path")
+    columns: TaxonomyColumns = TaxonomyColumns()
     max_bad_share: float = Field(0.05, ge=0, le=1, description="more bad nodes than this stop the release")
+    max_minor_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="a change that touches more products than this share (nodes, where no product is known) is major: "
+        "it asks for a new release; renames and added leaves touch none",
+    )
+    watch_seconds: int = Field(300, ge=30, description="how often the sensor looks at the source")
 
 
 class RelevanceSettings(Model):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sid_pipeline.taxonomy.tree import Taxonomy
+from sid_pipeline.taxonomy.tree import Problem, Taxonomy
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ def place(taxonomy: Taxonomy, category_paths: Iterable[Sequence[str] | None]) ->
     for path in category_paths:
         key = tuple(path or ())
         if key not in known:
-            node = taxonomy.deepest(key)
-            kind = 2 if node < 0 else int(taxonomy.nodes[node].depth < len(key))
+            node, steps = taxonomy.locate(key)
+            kind = 2 if node < 0 else int(steps < len(key))
             known[key] = (node, kind)
         found.append(known[key])
     pairs = np.array(found, dtype=np.int32).reshape(-1, 2)
@@ -65,10 +65,9 @@ def level_numbers(taxonomy: Taxonomy) -> NDArray[np.int32]:
     """(nodes + 1, depth) int32: each node's row of the path matrix; the last row, all -1, is for no node."""
     table = np.full((len(taxonomy.nodes) + 1, taxonomy.depth), -1, np.int32)
     used = [0] * taxonomy.depth
-    places = {node.node_id: place for place, node in enumerate(taxonomy.nodes)}
-    for number, node in enumerate(taxonomy.nodes):
-        if node.parent_id is not None:
-            table[number] = table[places[node.parent_id]]
+    for number, (node, parent) in enumerate(zip(taxonomy.nodes, taxonomy.parents(), strict=True)):
+        if parent >= 0:
+            table[number] = table[parent]
         table[number, node.depth - 1] = used[node.depth - 1]
         used[node.depth - 1] += 1
     return table
@@ -78,6 +77,24 @@ def node_counts(taxonomy: Taxonomy, placement: Placement) -> NDArray[np.int64]:
     """(nodes,) int64: products placed at this very node, its descendants' not included."""
     placed = placement.node[placement.node >= 0]
     return np.bincount(placed, minlength=len(taxonomy.nodes)).astype(np.int64)
+
+
+def inner_products(taxonomy: Taxonomy, counts: NDArray[np.int64]) -> tuple[Problem, ...]:
+    """Nodes that have children and products of their own: listed, not wrong.
+
+    Args:
+        counts: (nodes,), as of `node_counts`.
+    """
+    return tuple(
+        Problem(
+            node.node_id,
+            "products_at_inner_node",
+            f"{' > '.join(node.path)!r} has children and {count:,} products of its own: they are coded as that "
+            "category; give them a child category where there is one.",
+        )
+        for node, count in zip(taxonomy.nodes, counts.tolist(), strict=True)
+        if count and not node.leaf
+    )
 
 
 def shared_depth(path_a: Any, path_b: Any) -> Any:

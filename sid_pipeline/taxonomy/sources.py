@@ -1,7 +1,7 @@
-"""Reading a taxonomy from a file. A failed or empty read is an error, never an empty tree.
+"""Reading a taxonomy from a file or table. A failed or empty read is an error, never an empty tree.
 
-What belongs here: telling a file's layout from its columns and turning its rows into edges or paths. What
-does not: checks of the tree (`tree.py`).
+What belongs here: telling a source's layout from its columns and turning its rows into edges or paths. What does
+not: checks of the tree (`tree.py`).
 """
 
 from __future__ import annotations
@@ -13,36 +13,49 @@ from pathlib import PurePosixPath
 
 from sid_pipeline.ingest.errors import InputError
 from sid_pipeline.ingest.records import csv_rows, decode
-from sid_pipeline.ingest.source_files import Source, check_content, find_source, is_gzip_name, open_checked
-from sid_pipeline.taxonomy.tree import Problem, Taxonomy, TaxonomyError
+from sid_pipeline.ingest.source_files import (
+    Source,
+    SourceFile,
+    check_content,
+    find_source,
+    is_gzip_name,
+    open_checked,
+)
+from sid_pipeline.settings import ColumnMap, TaxonomyColumns
+from sid_pipeline.taxonomy.tree import Problem, Taxonomy, TaxonomyError, normalise_step
 
-EDGE_COLUMNS = ("node_id", "parent_id", "name")
 SETTING = "[taxonomy] source"
-LAYOUTS = "the columns node_id, parent_id and name, or a column path (and category_id where there are ids)"
 ENCODING = "utf-8-sig"
+_WITH_ID = re.compile(r"\s*(\d+)\s+-\s+(.+)")
 
 
-def read_taxonomy(location: str, separator: str = ">") -> Taxonomy:
-    """Read a tree from one file.
+def read_taxonomy(location: str, separator: str = ">", columns: TaxonomyColumns | None = None) -> Taxonomy:
+    """Read a tree from one source.
 
-    Layouts: CSV (.csv, .csv.gz) or Parquet with node_id, parent_id and name; CSV or Parquet with path, and
-        category_id where there are ids; Google's text (.txt), lines of `id - A > B > C`. Other columns are
-        passed over.
+    Layouts, the first whose columns are all there: a column per level (where `columns.levels` names them); edges
+    (node_id, parent_id, name); paths (path, and category_id where there are ids). CSV (.csv, .csv.gz), Parquet
+    and Delta take any of them, other columns are passed over, and a row without a category is none: a product
+    table is a source too. Text (.txt, .txt.gz) has one path a line, or Google's `id - A > B > C`.
 
     Args:
         location: a path or an address with a scheme.
         separator: between the steps of a path.
+        columns: the columns' names; None takes the usual ones.
 
     Raises:
         TaxonomyError: nothing is there, it is another layout, or no node could be read from it.
     """
+    columns = columns or TaxonomyColumns()
     try:
         text = _is_text(location)
         source = find_source(location, "csv" if text else "auto", SETTING)
-        if len(source.files) != 1 or source.format == "jsonl":
-            raise TaxonomyError(f"{location}: a taxonomy is one file, CSV, Parquet or Google's text. Mend {SETTING}.")
-        check_content(source, source.files[0], ENCODING)
-        taxonomy = _from_google(source, separator) if text else _from_columns(source, separator)
+        if source.format == "jsonl" or (source.format == "csv" and len(source.files) != 1):
+            raise TaxonomyError(
+                f"{location}: a taxonomy is one CSV or text file, Parquet files or a Delta table. Mend {SETTING}."
+            )
+        for file in source.files:
+            check_content(source, file, ENCODING)
+        taxonomy = _from_text(source, separator, columns) if text else _from_columns(source, separator, columns)
     except InputError as error:
         raise TaxonomyError(str(error)) from error
     if not taxonomy.nodes:
@@ -51,41 +64,125 @@ def read_taxonomy(location: str, separator: str = ">") -> Taxonomy:
     return taxonomy
 
 
+def read_product_paths(location: str, columns: ColumnMap) -> dict[str, tuple[str, ...] | None]:
+    """Category paths of a product table by product id; None for a product without a category.
+
+    Args:
+        location: CSV, Parquet or Delta.
+        columns: names of its columns. Without a product id column, rows are counted by their number.
+
+    Raises:
+        TaxonomyError: it cannot be read, has no such category column, or no row.
+    """
+    levels = [columns.category] if isinstance(columns.category, str) else list(columns.category or [])
+    missing = frozenset({"", *map(normalise_step, columns.category_missing)})
+    try:
+        source = find_source(location, setting="the products' location")
+        for file in source.files:
+            check_content(source, file, ENCODING)
+        rows = _rows(source, [columns.product_id, *levels], [])
+        there = [name or "" for name in next(rows, [])]
+        absent = [name for name in levels if name not in there]
+        if absent or not levels:
+            raise TaxonomyError(
+                f"{location} has no column {absent[0] if absent else 'category'!r} for the category; it has "
+                f"{', '.join(there) or 'none'}. Name it (--category, or [source.columns] category)."
+            )
+        places = [there.index(name) for name in levels]
+        key = there.index(columns.product_id) if columns.product_id in there else None
+        found: dict[str, tuple[str, ...] | None] = {}
+        for number, row in enumerate(rows):
+            steps = [row[place] or "" for place in places]
+            steps = steps[0].split(columns.category_separator) if len(places) == 1 else steps
+            path = tuple(" ".join(step.split()) for step in _steps(steps, missing))
+            product = str(number) if key is None else (row[key] or "").strip()
+            found.setdefault(product, path if path and all(path) else None)
+    except InputError as error:
+        raise TaxonomyError(str(error)) from error
+    if not found:
+        raise TaxonomyError(f"{location} holds no product. Mend its location.")
+    return found
+
+
 def _is_text(location: str) -> bool:
     name = location[:-3] if is_gzip_name(location) else location
     return PurePosixPath(name).suffix.lower() == ".txt"
 
 
-def _from_google(source: Source, separator: str) -> Taxonomy:
-    ids, paths, problems = [], [], []
+def _from_text(source: Source, separator: str, columns: TaxonomyColumns) -> Taxonomy:
     with open_checked(source, source.files[0]) as stream:
-        for number, line in enumerate(decode(stream, ENCODING), start=1):
-            if not line.strip() or line.startswith("#"):
-                continue
-            match = re.match(r"\s*(\d+)\s+-\s+(.+)", line)
-            if match:
-                ids.append(match.group(1))
-                paths.append(match.group(2).split(separator))
-            else:
-                problems.append(_unparsable(number, f"line {number} is not of the form 'id - A > B': {line.strip()!r}"))
+        lines = [
+            (number, line.strip())
+            for number, line in enumerate(decode(stream, ENCODING), start=1)
+            if line.strip() and not line.startswith("#")
+        ]
+    missing = _missing(columns)
+    if not any(_WITH_ID.match(line) for _, line in lines):
+        return Taxonomy.from_paths(filter(None, (_steps(line.split(separator), missing) for _, line in lines)))
+    ids, paths, problems = [], [], []
+    for number, line in lines:
+        if match := _WITH_ID.match(line):
+            ids.append(match.group(1))
+            paths.append(match.group(2).split(separator))
+        else:
+            problems.append(_unparsable(number, f"line {number} is not of the form 'id - A > B': {line!r}"))
     return _with_problems(Taxonomy.from_paths(paths, ids), problems)
 
 
-def _from_columns(source: Source, separator: str) -> Taxonomy:
+def _from_columns(source: Source, separator: str, columns: TaxonomyColumns) -> Taxonomy:
     problems: list[Problem] = []
-    rows = _parquet_rows(source) if source.format == "parquet" else _csv_rows(source, problems)
-    columns = [name or "" for name in next(rows, [])]
-    if all(name in columns for name in EDGE_COLUMNS):
-        places = [columns.index(name) for name in EDGE_COLUMNS]
-        edges = ((row[places[0]] or "", row[places[1]], row[places[2]] or "") for row in rows)
-        return _with_problems(Taxonomy.from_edges(edges), problems)
-    if "path" in columns:
-        paths, ids = [], []
-        for row in rows:
-            paths.append((row[columns.index("path")] or "").split(separator))
-            ids.append(row[columns.index("category_id")] if "category_id" in columns else None)
-        return _with_problems(Taxonomy.from_paths(paths, ids), problems)
-    raise TaxonomyError(f"{source.location} has the columns {', '.join(columns) or 'none'}; needed are {LAYOUTS}.")
+    known = [columns.node_id, columns.parent_id, columns.name, columns.path, columns.category_id, *columns.levels]
+    rows = _rows(source, known, problems)
+    there = [name or "" for name in next(rows, [])]
+    edges = [columns.node_id, columns.parent_id, columns.name]
+    if columns.levels:
+        absent = [name for name in columns.levels if name not in there]
+        if absent:
+            raise TaxonomyError(
+                f"{source.location} has no column {absent[0]!r} for a level; it has {', '.join(there) or 'none'}. "
+                "Mend [taxonomy.columns] levels."
+            )
+        places = [there.index(name) for name in columns.levels]
+        taxonomy = _from_rows(([row[place] or "" for place in places] for row in rows), None, columns)
+    elif all(name in there for name in edges):
+        node, parent, name = (there.index(column) for column in edges)
+        taxonomy = Taxonomy.from_edges((row[node] or "", row[parent], row[name] or "") for row in rows)
+    elif columns.path in there:
+        place = there.index(columns.path)
+        found = list(rows)
+        given = [row[there.index(columns.category_id)] for row in found] if columns.category_id in there else None
+        taxonomy = _from_rows(((row[place] or "").split(separator) for row in found), given, columns)
+    else:
+        raise TaxonomyError(
+            f"{source.location} has the columns {', '.join(there) or 'none'}; needed are the columns "
+            f"{', '.join(edges[:2])} and {edges[2]}, or a column {columns.path} (and {columns.category_id} where there "
+            "are ids), or the columns that [taxonomy.columns] levels names."
+        )
+    return _with_problems(taxonomy, problems)
+
+
+def _from_rows(rows: Iterator[list[str]], ids: Sequence[str | None] | None, columns: TaxonomyColumns) -> Taxonomy:
+    missing = _missing(columns)
+    paths, given = [], []
+    for number, row in enumerate(rows):
+        steps = _steps(row, missing)
+        if steps:
+            paths.append(steps)
+            # The id is the whole path's; one that was cut short at a missing step has none.
+            given.append(ids[number] if ids is not None and len(steps) == len(row) else None)
+    return Taxonomy.from_paths(paths, given)
+
+
+def _missing(columns: TaxonomyColumns) -> frozenset[str]:
+    return frozenset({"", *map(normalise_step, columns.missing)})
+
+
+def _steps(row: list[str], missing: frozenset[str]) -> list[str]:
+    """A row's path without the missing steps at its end; one that is missing above a given one stays, as a fault."""
+    steps = ["" if normalise_step(step) in missing else step for step in row]
+    while steps and not steps[-1]:
+        steps.pop()
+    return steps
 
 
 def _csv_rows(source: Source, problems: list[Problem]) -> Iterator[list[str | None]]:
@@ -100,19 +197,44 @@ def _csv_rows(source: Source, problems: list[Problem]) -> Iterator[list[str | No
                 yield list(record.values)
 
 
-def _parquet_rows(source: Source) -> Iterator[list[str | None]]:
+def _rows(source: Source, known: Sequence[str], problems: list[Problem]) -> Iterator[list[str | None]]:
+    """The header, then the rows; of Parquet and Delta only the known columns are read."""
+    return _csv_rows(source, problems) if source.format == "csv" else _table_rows(source, known)
+
+
+def _table_rows(source: Source, known: Sequence[str]) -> Iterator[list[str | None]]:
+    tables = [_delta(source)] if source.format == "delta" else [_parquet(source, file) for file in source.files]
+    wanted = [name for name in tables[0].column_names if name in known]
+    yield list(wanted) or list(tables[0].column_names)
+    for table in tables:
+        for name in wanted:
+            if name not in table.column_names:
+                raise TaxonomyError(f"{source.location}: a file has no column {name!r}. Write it again.")
+        values = [table[name].to_pylist() for name in wanted]
+        yield from ([None if value is None else str(value) for value in row] for row in zip(*values, strict=True))
+
+
+def _parquet(source: Source, file: SourceFile):  # type: ignore[no-untyped-def]
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with source.file_system.open(source.files[0].path, "rb") as stream:
-            table = pq.read_table(stream)
+        with source.file_system.open(file.path, "rb") as stream:
+            return pq.read_table(stream)
     except (pa.ArrowException, OSError) as error:
-        raise TaxonomyError(f"{source.location} is damaged ({error}). Write or copy it again.") from error
-    wanted = [name for name in table.column_names if name in (*EDGE_COLUMNS, "path", "category_id")]
-    yield list(wanted)
-    columns = [table[name].to_pylist() for name in wanted]
-    yield from ([None if value is None else str(value) for value in row] for row in zip(*columns, strict=True))
+        raise TaxonomyError(f"{source.where(file)} is damaged ({error}). Write or copy it again.") from error
+
+
+def _delta(source: Source):  # type: ignore[no-untyped-def]
+    import pyarrow as pa
+    from deltalake import DeltaTable, QueryBuilder
+    from deltalake.exceptions import DeltaError
+
+    try:
+        rows = QueryBuilder().register("taxonomy", DeltaTable(source.location)).execute("select * from taxonomy")
+        return pa.table(rows.read_all())
+    except DeltaError as error:
+        raise TaxonomyError(f"{source.location} cannot be read as a Delta table ({error}).") from error
 
 
 def _unparsable(line: int, message: str) -> Problem:

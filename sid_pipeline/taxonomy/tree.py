@@ -79,11 +79,18 @@ class Taxonomy:
 
     nodes: parents before children, ordered by normalised path, so the order is the content's own.
     problems: in the order in which they were found.
+    derived: ids that the source does not have, made from the path (`path_id`).
+    former: normalised paths that a node had in earlier revisions, to its id: a catalogue goes on naming them for
+        a while. A path of the tree itself wins over a former one.
+    revision: content hash of ids, parents and names.
     """
 
     nodes: tuple[Node, ...]
     problems: tuple[Problem, ...] = ()
+    derived: frozenset[str] = field(default=frozenset(), compare=False)
+    former: Mapping[tuple[str, ...], str] = field(default_factory=dict, compare=False)
     _index: Mapping[tuple[str, ...], int] = field(init=False, repr=False, compare=False)
+    _places: Mapping[str, int] = field(init=False, repr=False, compare=False)
     revision: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -91,7 +98,10 @@ class Taxonomy:
         digest = hashlib.sha256()
         for node in sorted(self.nodes, key=lambda node: node.node_id):
             digest.update("\x1f".join((node.node_id, node.parent_id or "", node.name)).encode() + b"\x1e")
-        object.__setattr__(self, "_index", index)
+        places = {node.node_id: place for place, node in enumerate(self.nodes)}
+        known = {path: places[node_id] for path, node_id in self.former.items() if node_id in places}
+        object.__setattr__(self, "_index", {**known, **index})
+        object.__setattr__(self, "_places", places)
         object.__setattr__(self, "revision", digest.hexdigest()[:REVISION_DIGITS])
 
     @classmethod
@@ -125,19 +135,31 @@ class Taxonomy:
         left_out = sum(problem.rule in LEFT_OUT for problem in self.problems)
         return left_out / max(left_out + len(self.nodes), 1)
 
+    def place_of(self, node_id: str) -> int:
+        """Place in `nodes` of a node's id; -1 when there is none."""
+        return self._places.get(node_id, -1)
+
+    def parents(self) -> list[int]:
+        """Per node the place of its parent, -1 for a root."""
+        return [-1 if node.parent_id is None else self._places[node.parent_id] for node in self.nodes]
+
     def find(self, path: Sequence[str]) -> Node | None:
-        """The node at exactly this path, compared without case, accents and white space."""
+        """The node at exactly this path, or that formerly was; without regard to case, accents and white space."""
         place = self._index.get(normalise_path(path))
         return None if place is None else self.nodes[place]
 
-    def deepest(self, path: Sequence[str]) -> int:
-        """Place in `nodes` of the deepest node on this path; -1 when not even its first step is known."""
+    def locate(self, path: Sequence[str]) -> tuple[int, int]:
+        """Place in `nodes` of the deepest node on this path, and how many steps led to it; (-1, 0) for none."""
         steps = normalise_path(path)
         for length in range(len(steps), 0, -1):
             place = self._index.get(steps[:length])
             if place is not None:
-                return place
-        return -1
+                return place, length
+        return -1, 0
+
+    def deepest(self, path: Sequence[str]) -> int:
+        """Place in `nodes` of the deepest node on this path; -1 when not even its first step is known."""
+        return self.locate(path)[0]
 
 
 class _Builder:
@@ -294,4 +316,5 @@ def _from_paths(paths: Iterable[Sequence[str]], ids: Iterable[str | None] | None
         for other in sorted(set(counted) - {name}):
             mend = f"{' > '.join(path)!r} is also written {other!r}: they are one node; write them alike."
             problems.append(Problem(node_id, "name_variant", mend))
-    return Taxonomy(tuple(nodes.values()), tuple(problems))
+    derived = frozenset(node.node_id for key, node in nodes.items() if key not in id_of)
+    return Taxonomy(tuple(nodes.values()), tuple(problems), derived)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sid_pipeline.settings import TaxonomyColumns
 from sid_pipeline.taxonomy.sources import read_taxonomy
 from sid_pipeline.taxonomy.tree import TaxonomyError
 
 EDGES = "node_id,parent_id,name\n1,,Food\n2,1,Dairy\n3,2,Milk\n"
-GOOGLE = Path(__file__).parents[3].parent / "shared" / "data" / "google_taxonomy" / "taxonomy.parquet"
+SHARED = Path(os.environ.get("SID_SHARED", Path(__file__).parents[3].parent / "shared")) / "data"
 
 
 def write(path: Path, content: str | bytes) -> str:
@@ -57,6 +59,56 @@ def test_google_text(tmp_path: Path) -> None:
     assert (problem.node_id, problem.rule) == ("line 5", "unparsable_row")
 
 
+def test_text_without_ids_is_one_path_a_line(tmp_path: Path) -> None:
+    location = write(tmp_path / "t.txt", "# v2\nFood|Dairy|Milk\nFood|Bakery\n")
+    assert list(names(location, "|")) == ["Food", "Food > Bakery", "Food > Dairy", "Food > Dairy > Milk"]
+
+
+LEVELS = "sku,department,aisle\n1,Food,Dairy\n2,Food,\n3,missing,Missing\n4,,\n5,Food,Bakery\n"
+
+
+def test_a_product_table_with_a_column_per_level(tmp_path: Path) -> None:
+    """'missing' and blanks are no category but the absence of one: neither a node nor a fault."""
+    location = write(tmp_path / "t.csv", LEVELS)
+    columns = TaxonomyColumns(levels=["department", "aisle"])
+    taxonomy = read_taxonomy(location, columns=columns)
+    assert [n.path for n in taxonomy.nodes] == [("Food",), ("Food", "Bakery"), ("Food", "Dairy")]
+    assert taxonomy.problems == ()
+    with pytest.raises(TaxonomyError, match="has no column 'shelf' for a level; it has sku, department, aisle"):
+        read_taxonomy(location, columns=TaxonomyColumns(levels=["department", "shelf"]))
+
+
+def test_a_level_that_is_missing_above_a_given_one_is_a_fault(tmp_path: Path) -> None:
+    location = write(tmp_path / "t.csv", "a,b,c\nFood,missing,Milk\nFood,Dairy,Milk\n")
+    taxonomy = read_taxonomy(location, columns=TaxonomyColumns(levels=["a", "b", "c"]))
+    assert [p.rule for p in taxonomy.problems] == ["blank_name"]
+    assert len(taxonomy.nodes) == 3
+
+
+def test_columns_of_other_names(tmp_path: Path) -> None:
+    location = write(tmp_path / "t.csv", "id,parent,label\n1,,Food\n2,1,Dairy\n3,2,Milk\n")
+    columns = TaxonomyColumns(node_id="id", parent_id="parent", name="label")
+    assert {" > ".join(n.path): n.node_id for n in read_taxonomy(location, columns=columns).nodes} == EXPECTED
+
+
+def test_a_delta_table(tmp_path: Path) -> None:
+    from deltalake import DeltaTable, write_deltalake
+
+    rows = {"node_id": ["1", "2", "3", "9"], "parent_id": [None, "1", "2", "1"], "name": ["Food", "Dairy", "Milk", "X"]}
+    write_deltalake(tmp_path / "t", pa.table(rows))
+    DeltaTable(tmp_path / "t").delete("node_id = '9'")
+    assert names(str(tmp_path / "t")) == EXPECTED
+    with pytest.raises(TaxonomyError, match="gives no category"):
+        DeltaTable(tmp_path / "t").delete()
+        read_taxonomy(str(tmp_path / "t"))
+
+
+def test_several_parquet_files_are_one_source(tmp_path: Path) -> None:
+    for number, path in enumerate(["Food > Dairy > Milk", "Food > Bakery"]):
+        pq.write_table(pa.table({"path": [path]}), tmp_path / f"part-{number}.parquet")
+    assert list(names(str(tmp_path))) == ["Food", "Food > Bakery", "Food > Dairy", "Food > Dairy > Milk"]
+
+
 def test_bad_rows_are_listed_and_good_ones_stay(tmp_path: Path) -> None:
     taxonomy = read_taxonomy(write(tmp_path / "t.csv", EDGES + "4,1\n5,9,Lost\n"))
     assert len(taxonomy.nodes) == 3
@@ -84,10 +136,10 @@ def test_bad_rows_are_listed_and_good_ones_stay(tmp_path: Path) -> None:
             "has the columns id, parent, label; needed are the columns node_id",
         ),
         ("t.csv", b"<html>not found</html>", "looks like a web page (HTML)"),
-        ("t.txt", b"just words\n", "gives no category. The first fault: line 1 is not of the form"),
+        ("t.txt", b"# only a remark\n\n", "gives no category"),
         ("t.parquet", b"node_id,parent_id,name\n", "no Parquet file"),
         ("t.parquet", b"PAR1" + b"x" * 40 + b"PAR1", "is damaged"),
-        ("t.jsonl", b'{"node_id": 1}\n', "a taxonomy is one file, CSV, Parquet or Google's text"),
+        ("t.jsonl", b'{"node_id": 1}\n', "a taxonomy is one CSV or text file, Parquet files or a Delta table"),
         ("t.xml", b"<a/>", "does not say which format"),
     ],
 )
@@ -104,9 +156,29 @@ def test_missing_file(tmp_path: Path) -> None:
         read_taxonomy(str(tmp_path / "no.csv"))
 
 
-@pytest.mark.skipif(not GOOGLE.exists(), reason="shared data is not at hand")
-def test_the_google_taxonomy_is_read_whole() -> None:
-    taxonomy = read_taxonomy(str(GOOGLE))
-    assert (len(taxonomy.nodes), taxonomy.depth, taxonomy.problems) == (5595, 7, ())
-    by_depth = [sum(n.depth == d for n in taxonomy.nodes) for d in range(1, 8)]
-    assert by_depth == [21, 192, 1349, 2203, 1385, 397, 48]
+@pytest.mark.skipif(not SHARED.exists(), reason="shared data is not at hand")
+@pytest.mark.parametrize(
+    ("file", "columns", "by_depth"),
+    [
+        ("google_taxonomy/taxonomy", TaxonomyColumns(), [21, 192, 1349, 2203, 1385, 397, 48]),
+        ("instacart/products", TaxonomyColumns(levels=["department", "aisle"]), [20, 133]),
+        ("bigbasket/products", TaxonomyColumns(levels=["category", "sub_category", "type"]), None),
+        ("amazon_toys/products", TaxonomyColumns(path="category_path"), None),
+    ],
+)
+def test_real_taxonomies_are_read_whole(file: str, columns: TaxonomyColumns, by_depth: list[int] | None) -> None:
+    taxonomy = read_taxonomy(str(SHARED / f"{file}.parquet"), columns=columns)
+    assert taxonomy.bad_share == 0
+    found = [sum(n.depth == d for n in taxonomy.nodes) for d in range(1, taxonomy.depth + 1)]
+    if by_depth is not None:
+        assert (found, taxonomy.problems) == (by_depth, ())
+    rows = pq.read_table(SHARED / f"{file}.parquet", columns=columns.levels or [columns.path]).to_pylist()
+    paths = {
+        tuple(str(row[name] or "") for name in columns.levels)
+        if columns.levels
+        else tuple(step.strip() for step in (row[columns.path] or "").split(">"))
+        for row in rows
+    }
+    for path in paths:
+        known = "missing" not in path and any(path)
+        assert (taxonomy.find(path) is not None) == known, path
