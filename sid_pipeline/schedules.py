@@ -5,11 +5,16 @@ from collections.abc import Mapping
 import dagster as dg
 
 from sid_pipeline.jobs import SNAPSHOT_REFRESH, Job
+from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.settings import Settings
+from sid_pipeline.watch import has_arrived
 
 
 def build_schedules(settings: Settings, jobs: Mapping[str, Job]) -> list[dg.ScheduleDefinition]:
-    """`nightly_refresh`: the day's snapshot; `sids_follow_snapshot` refreshes the SIDs when it has succeeded."""
+    """`nightly_refresh`: the day's snapshot; `sids_follow_snapshot` refreshes the SIDs when it has succeeded.
+
+    A night whose catalogue has not come is not run: the sensor `late_nights` takes it when it comes.
+    """
     running = settings.orchestration.automation
 
     @dg.schedule(
@@ -20,8 +25,12 @@ def build_schedules(settings: Settings, jobs: Mapping[str, Job]) -> list[dg.Sche
         default_status=dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED,
         description="Refresh the snapshot of the day that the schedule fires on.",
     )
-    def nightly_refresh(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    def nightly_refresh(
+        context: dg.ScheduleEvaluationContext, warehouse: dg.ResourceParam[Warehouse]
+    ) -> dg.RunRequest | dg.SkipReason:
         day = context.scheduled_execution_time.strftime("%Y-%m-%d")
+        if not has_arrived(warehouse, day):
+            return dg.SkipReason(f"the catalogue of {day} has not come yet; the sensor late_nights waits for it")
         return dg.RunRequest(run_key=f"snapshot-{day}", partition_key=day)
 
     return [nightly_refresh]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from sid_pipeline.embedding.texts import check_template
 from sid_pipeline.rqvae.config import TrainConfig
@@ -278,6 +278,23 @@ class OrchestrationSettings(Model):
     owners: list[str] = Field(default_factory=lambda: ["team:sid-platform"])
 
 
+class AlertSettings(Model):
+    """Who is told of failures, late input, stale SIDs and drift. Secrets come from the environment alone."""
+
+    webhook: SecretStr | None = Field(None, description="gets a JSON POST; SID_ALERTS__WEBHOOK")
+    email_to: list[str] = Field(default_factory=list)
+    email_from: str = "sid-pipeline@localhost"
+    smtp_host: str = "localhost"
+    smtp_port: int = Field(25, ge=1, le=65535)
+    smtp_security: Literal["none", "starttls", "tls"] = "none"
+    smtp_user: str | None = None
+    smtp_password: SecretStr | None = Field(None, description="SID_ALERTS__SMTP_PASSWORD")
+    late_after_minutes: int = Field(
+        180, ge=1, description="a night whose catalogue is missing this long after its time is told of"
+    )
+    stale_after_days: int = Field(2, ge=1, description="live SIDs that stand on older data than this are told of")
+
+
 class KeyNotAllowed(ValueError):
     """A partition key or name that could leave its folder or its SQL literal."""
 
@@ -344,6 +361,7 @@ class Settings(Model):
     release: ReleaseSettings = ReleaseSettings()
     spark: SparkSettings = SparkSettings()
     orchestration: OrchestrationSettings = OrchestrationSettings()
+    alerts: AlertSettings = AlertSettings()
 
     @field_validator("embedders", "flavours")
     @classmethod
@@ -415,6 +433,7 @@ def load_settings(file: str | Path | None = None, env: Mapping[str, str] | None 
         raise SettingsError(f"the settings file {path} is no valid TOML: {error}") from error
     if "root" in data:
         raise SettingsError("'root' cannot be set: it is the folder of the settings file")
+    _refuse_secrets(Settings, data, path)
     data = _merge(data, _from_env(env))
     # A partly given embedder or flavour keeps the other fields of the default of that name.
     for section, defaults in (("embedders", _default_embedders()), ("flavours", _default_flavours())):
@@ -440,6 +459,18 @@ def _from_env(env: Mapping[str, str]) -> dict[str, Any]:
                 raise SettingsError(f"the variable {name} contradicts another one that sets its parent")
         node[steps[-1]] = _literal(env[name])
     return data
+
+
+def _refuse_secrets(model: type[BaseModel], data: Mapping[str, Any], file: Path, *above: str) -> None:
+    """Raise SettingsError for a secret in a settings file: files are copied, committed and shown."""
+    for name, field in model.model_fields.items():
+        kind: Any = field.annotation
+        kinds = (kind, *getattr(kind, "__args__", ()))
+        if name in data and SecretStr in kinds:
+            variable = ENV_PREFIX + "__".join((*above, name)).upper()
+            raise SettingsError(f"{file} holds the secret {'.'.join((*above, name))!r}: set {variable} instead")
+        if isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(data.get(name), Mapping):
+            _refuse_secrets(kind, data[name], file, *above, name)
 
 
 def _literal(text: str) -> Any:

@@ -105,3 +105,15 @@ def test_a_missing_file_is_named(tmp_path):
 def test_keys_cannot_leave_their_place(bad):
     with pytest.raises(ValueError, match="may hold"):
         check_key("release", bad)
+
+
+def test_a_secret_in_a_settings_file_is_refused_and_names_its_variable(tmp_path):
+    file = tmp_path / "sid.toml"
+    file.write_text('[source]\nproducts = "p.csv"\n[alerts]\nwebhook = "https://hooks.example/s3cret"\n')
+    with pytest.raises(SettingsError, match=r"'alerts.webhook': set SID_ALERTS__WEBHOOK") as fault:
+        load_settings(file, env={})
+    assert "s3cret" not in str(fault.value)
+    file.write_text('[source]\nproducts = "p.csv"\n')
+    settings = load_settings(file, env={"SID_ALERTS__WEBHOOK": "https://hooks.example/s3cret"})
+    assert "s3cret" not in repr(settings) and "s3cret" not in settings.model_dump_json()
+    assert settings.alerts.webhook.get_secret_value().endswith("s3cret")

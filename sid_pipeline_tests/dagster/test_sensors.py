@@ -1,0 +1,214 @@
+"""Schedules and sensors, evaluated on an ephemeral instance over a real ledger and a real source folder."""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import date, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+import pytest
+
+from sid_pipeline import sensors
+from sid_pipeline.definitions import build_definitions
+from sid_pipeline.receipts import Receipt
+from sid_pipeline.resources.warehouse import Warehouse
+from sid_pipeline.sensors import last_due
+from sid_pipeline.settings import load_settings
+from sid_pipeline.watch import has_arrived, is_late, stale_flavours, waiting_nights, what_is_served
+
+TODAY = date.today()
+SETTINGS = """
+[source]
+products = "catalogue/{snapshot}.csv"
+"""
+
+
+def day(ago: int) -> str:
+    return (TODAY - timedelta(days=ago)).isoformat()
+
+
+@pytest.fixture
+def warehouse(tmp_path) -> Warehouse:
+    (tmp_path / "catalogue").mkdir()
+    (tmp_path / "sid.toml").write_text(SETTINGS, encoding="utf-8")
+    return Warehouse(load_settings(tmp_path / "sid.toml", env={}))
+
+
+def arrive(warehouse: Warehouse, *days: str) -> None:
+    for when in days:
+        (warehouse.settings.root / "catalogue" / f"{when}.csv").write_text("product_id,title\n1,a\n", encoding="utf-8")
+
+
+def taken(warehouse: Warehouse, when: str) -> None:
+    warehouse.receipts.put(Receipt("products", when, {}, "v"))
+
+
+def live(warehouse: Warehouse, flavour: str, when: str) -> None:
+    path = warehouse.state / "live" / f"{flavour}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"release": "r1", "as_of_snapshot": when, "publication": "p", "codebook_id": "c"}))
+
+
+def evaluate(warehouse: Warehouse, name: str, instance: dg.DagsterInstance, cursor: str | None = None):
+    definitions = build_definitions(warehouse.settings, {"warehouse": warehouse})
+    repository = definitions.get_repository_def()
+    sensor = repository.get_sensor_def(name)
+    context = dg.build_sensor_context(
+        instance=instance, cursor=cursor, resources={"warehouse": warehouse}, repository_def=repository
+    )
+    return sensor.evaluate_tick(context)
+
+
+def test_waiting_nights_are_those_that_came_and_were_not_taken(warehouse):
+    taken(warehouse, day(4))
+    arrive(warehouse, day(4), day(3), day(1))
+    assert waiting_nights(warehouse, TODAY) == [day(3), day(1)]
+    assert has_arrived(warehouse, day(1)) and not has_arrived(warehouse, day(2))
+
+
+def test_late_and_missed_nights_are_asked_for_once_and_not_while_they_run(warehouse):
+    taken(warehouse, day(4))
+    arrive(warehouse, day(3), day(2))
+    with dg.DagsterInstance.ephemeral() as instance:
+        first = evaluate(warehouse, "late_nights", instance)
+        assert [(r.run_key, r.partition_key) for r in first.run_requests] == [
+            (f"snapshot-{day(3)}", day(3)),
+            (f"snapshot-{day(2)}", day(2)),
+        ]
+        instance.create_run_for_job(
+            dg.GraphDefinition("snapshot_refresh").to_job(), tags={"dagster/partition": day(3)},
+            status=dg.DagsterRunStatus.STARTED,
+        )  # fmt: skip
+        second = evaluate(warehouse, "late_nights", instance)
+        assert [r.partition_key for r in second.run_requests] == [day(2)]
+
+
+def test_the_schedule_waits_for_the_input_and_takes_no_older_day(warehouse):
+    repository = build_definitions(warehouse.settings, {"warehouse": warehouse}).get_repository_def()
+    schedule = repository.get_schedule_def("nightly_refresh")
+    tick = datetime(TODAY.year, TODAY.month, TODAY.day, 2, 30, tzinfo=ZoneInfo("UTC"))
+    arrive(warehouse, day(1))
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_schedule_context(
+            instance=instance,
+            scheduled_execution_time=tick,
+            resources={"warehouse": warehouse},
+            repository_def=repository,
+        )
+        assert "has not come" in (schedule.evaluate_tick(context).skip_message or "")
+        arrive(warehouse, day(0))
+        context = dg.build_schedule_context(
+            instance=instance,
+            scheduled_execution_time=tick,
+            resources={"warehouse": warehouse},
+            repository_def=repository,
+        )
+        (request,) = schedule.evaluate_tick(context).run_requests or []
+        assert request.partition_key == day(0)
+
+
+@pytest.mark.parametrize(
+    ("now", "due"),
+    [
+        (
+            "2026-03-29T12:00",
+            "2026-03-29T03:00",
+        ),  # 02:30 does not exist on this day in Berlin
+        ("2026-10-25T12:00", "2026-10-25T02:30"),  # 02:30 comes twice
+        ("2026-06-01T02:29", "2026-05-31T02:30"),
+        ("2026-06-01T02:30", "2026-06-01T02:30"),
+    ],
+)
+def test_when_a_night_was_due_survives_the_change_of_clocks(warehouse, now, due):
+    zone = ZoneInfo("Europe/Berlin")
+    settings = warehouse.settings.model_copy(
+        update={"snapshots": warehouse.settings.snapshots.model_copy(update={"timezone": "Europe/Berlin"})}
+    )
+    found = last_due(settings, datetime.fromisoformat(now).replace(tzinfo=zone))
+    assert found.date() == datetime.fromisoformat(due).date()
+    assert found <= datetime.fromisoformat(now).replace(tzinfo=zone)
+
+
+def test_late_is_after_the_time_allowed_and_only_without_the_file(warehouse):
+    due = datetime(TODAY.year, TODAY.month, TODAY.day, 2, 30, tzinfo=ZoneInfo("UTC"))
+    assert not is_late(warehouse, due + timedelta(minutes=179), due)
+    assert is_late(warehouse, due + timedelta(minutes=181), due)
+    arrive(warehouse, day(0))
+    assert not is_late(warehouse, due + timedelta(minutes=181), due)
+
+
+def test_stale_flavours_and_what_is_served(warehouse):
+    live(warehouse, "esci", day(3))
+    live(warehouse, "esci_gemma", day(1))
+    assert [(s.flavour, s.days) for s in stale_flavours(warehouse, TODAY)] == [("esci", 3)]
+    assert what_is_served(warehouse) == f"esci: release r1 as of {day(3)}; esci_gemma: release r1 as of {day(1)}"
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Alerts that a local webhook got; its address comes from the environment, as every secret."""
+    got: list[dict] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("SID_ALERTS__WEBHOOK", f"http://127.0.0.1:{server.server_port}/")
+    yield got
+    server.shutdown()
+    server.server_close()
+
+
+def test_age_is_told_once_and_again_when_it_changes(tmp_path, told, monkeypatch):
+    (tmp_path / "catalogue").mkdir()
+    (tmp_path / "sid.toml").write_text(SETTINGS, encoding="utf-8")
+    warehouse = Warehouse(load_settings(tmp_path / "sid.toml"))
+    live(warehouse, "esci", day(5))
+    arrive(warehouse, *[day(ago) for ago in range(3)])  # nothing is late, whatever the hour
+    with dg.DagsterInstance.ephemeral() as instance:
+        first = evaluate(warehouse, "tell_of_age", instance)
+        second = evaluate(warehouse, "tell_of_age", instance, first.cursor)
+        assert [alert["kind"] for alert in told] == ["stale"]
+        assert "5 days old" in told[0]["subject"] and f"as of {day(5)}" in told[0]["served"]
+        live(warehouse, "esci", day(4))
+        evaluate(warehouse, "tell_of_age", instance, second.cursor)
+        assert len(told) == 2
+
+
+def test_a_failed_run_is_told_with_its_sentence_and_what_is_still_served(tmp_path, told):
+    (tmp_path / "sid.toml").write_text(SETTINGS, encoding="utf-8")
+    warehouse = Warehouse(load_settings(tmp_path / "sid.toml"))
+    live(warehouse, "esci", day(1))
+
+    @dg.op
+    def breaks() -> None:
+        raise dg.Failure("column 'title' is missing: add it", allow_retries=False)
+
+    @dg.job
+    def snapshot_refresh() -> None:
+        breaks()
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = snapshot_refresh.execute_in_process(instance=instance, raise_on_error=False)
+        context = dg.build_run_status_sensor_context(
+            sensor_name="tell_of_failures",
+            dagster_event=result.get_run_failure_event(),
+            dagster_instance=instance,
+            dagster_run=result.dagster_run,
+            resources={"warehouse": warehouse},
+        ).for_run_failure()
+        sensors._tell_of_failures(warehouse.settings)(context)
+    (alert,) = told
+    assert alert["kind"] == "run_failure" and "snapshot_refresh" in alert["subject"]
+    assert "column 'title' is missing: add it" in alert["happened"]
+    assert f"as of {day(1)}" in alert["served"] and "run snapshot_refresh" in alert["todo"]
