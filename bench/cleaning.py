@@ -27,9 +27,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from sid_pipeline.cleaning.lexicon import Lexicon, is_placeholder  # noqa: E402
-from sid_pipeline.cleaning.model import CleanedAttributes, Cleaning, ProductText  # noqa: E402
+from sid_pipeline.cleaning.model import Cleaning, ProductText  # noqa: E402
 from sid_pipeline.cleaning.phrases import brand_key  # noqa: E402
 from sid_pipeline.cleaning.rules import RulesCleaner  # noqa: E402
+from sid_pipeline.cleaning.schemas.grocery_1 import CleanedAttributes  # noqa: E402
 from sid_pipeline.cleaning.text import normalise, stem, stems  # noqa: E402
 
 SHARED = Path(os.environ.get("SID_SHARED", ROOT.parent / "shared")) / "data"

@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 
 from sid_pipeline.assets.assignment import assignment_assets
+from sid_pipeline.assets.cleaning import cleaning_assets
 from sid_pipeline.assets.embeddings import embedding_assets
 from sid_pipeline.assets.evaluation import comparison_assets, evaluation_assets
 from sid_pipeline.assets.flavours import Flavour
@@ -31,6 +32,7 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     flavours = [Flavour(name, spec, settings) for name, spec in settings.active_flavours.items()]
     assets = [
         *snapshot_assets(settings),
+        *cleaning_assets(settings),
         *relevance_assets(settings),
         *embedding_assets(settings),
         *taxonomy_assets(settings),

@@ -1,7 +1,7 @@
 """The ledger of vocabulary releases: what a release is pinned to, and reading it back without Spark.
 
-A release is pinned once, by the first stage of its plane, and its pins never change: another taxonomy, embedder or
-training snapshot is another release.
+A release is pinned once, by the first stage of its plane, and its pins never change: another taxonomy, cleaner,
+embedder or training snapshot is another release.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class Release:
     taxonomy_revision: str
     training_snapshot: str
     embedder_ids: dict[str, str]
+    cleaner_id: str | None
     asked_by: str
     reason: str
 
@@ -41,6 +42,7 @@ class Release:
             taxonomy_revision=row["taxonomy_revision"],
             training_snapshot=row["training_snapshot"],
             embedder_ids=json.loads(row["embedder_ids"]),
+            cleaner_id=row["cleaner_id"],
             asked_by=row["asked_by"] or "",
             reason=row["reason"] or "",
         )

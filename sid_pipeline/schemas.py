@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sid_pipeline.cleaning.schema import COLUMN_TYPES, DEFAULT_SCHEMA, Schema
+from sid_pipeline.cleaning.schemas.grocery_1 import CleanedAttributes
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -127,30 +130,40 @@ OFFERS = TableSpec(
     partition_by=("snapshot",),
 )
 
-CLEANED_ATTRIBUTES = TableSpec(
-    "cleaned_attributes",
-    "What cleaning found in each distinct text; content-addressed, so a text is never paid for twice.",
-    (
-        _k("cleaner_id", "string", "cleaner, prompt, schema and lexicon versions"),
-        _k("text_hash", "string", "products.text_hash of the text"),
-        _c("product_type", "string", "what it is, in a few words"),
-        _c("brand", "string", "brand found"),
-        _c("key_ingredients", "array<string>", "key ingredients or materials"),
-        _c("dietary_tags", "array<string>", "dietary tags, e.g. vegan"),
-        _c("tags", "array<string>", "other facts worth a tag"),
-        _c("format", "string", "form it is sold in, e.g. sliced"),
-        _c("audience", "string", "for whom, e.g. baby"),
-        _c("size", "string", "pack size in canonical units, e.g. 6 x 330 ml"),
-        _k("confidence", "double", "0 to 1"),
-        _k("source", "string", "which cleaner filled the row"),
-        _k(
-            "unsupported",
-            "array<string>",
-            "values dropped because the text does not support them, with reasons",
+
+def cleaned_table(schema: Schema) -> TableSpec:
+    """The table of a schema's cleanings: one column a field. A schema of a user's own has a table of its own."""
+    own = "" if schema.name == DEFAULT_SCHEMA else f"_{schema.name.replace('.', '_')}"
+    return TableSpec(
+        f"cleaned_attributes{own}",
+        "What cleaning found in each distinct text; content-addressed, so a text is never paid for twice.",
+        (
+            _k("cleaner_id", "string", "cleaner, model, prompt, schema and lexicon versions"),
+            _k("text_hash", "string", "products.text_hash of the text"),
+            *(_c(field.name, COLUMN_TYPES[field.kind], field.description) for field in schema.fields),
+            _k("confidence", "double", "0 (nothing recognised) to 1"),
+            _k("source", "string", "the kind of cleaner that filled the row: rules, gemini, openai"),
+            _k("unsupported", "array<string>", "values dropped because the text does not support them, with reasons"),
         ),
+        key=("text_hash",),
+        partition_by=("cleaner_id",),
+    )
+
+
+CLEANED_ATTRIBUTES = cleaned_table(Schema(DEFAULT_SCHEMA, CleanedAttributes))
+
+SNAPSHOT_CLEANINGS = TableSpec(
+    "snapshot_cleanings",
+    "Which cleaning each distinct text of a snapshot uses: the asked-for cleaner's, or for tonight a fallback's.",
+    (
+        SNAPSHOT,
+        _k("text_hash", "string", "products.text_hash of the text"),
+        _k("cleaner_id", "string", "whose row of cleaned_attributes is used"),
+        _k("fallback", "boolean", "another cleaner than the one asked for stands in until the next night"),
+        _c("reason", "string", "why it fell back"),
     ),
     key=("text_hash",),
-    partition_by=("cleaner_id",),
+    partition_by=("snapshot",),
 )
 
 EMBEDDED_PRODUCTS = TableSpec(
@@ -298,6 +311,7 @@ ALL_TABLES: dict[str, TableSpec] = {
         REJECTED_PRODUCTS,
         OFFERS,
         CLEANED_ATTRIBUTES,
+        SNAPSHOT_CLEANINGS,
         EMBEDDED_PRODUCTS,
         EMBEDDINGS,
         RELEASES,

@@ -22,7 +22,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
-from sid_pipeline.embedding.texts import check_template
+from sid_pipeline.cleaning.schema import DEFAULT_SCHEMA, Schema
+from sid_pipeline.embedding.texts import RAW_FIELDS, check_template
 from sid_pipeline.rqvae.config import TrainConfig
 
 if sys.version_info >= (3, 11):
@@ -174,15 +175,82 @@ class RelevanceSettings(Model):
     embedder: str = Field("esci", description="the embedder whose model is judged on the labels")
 
 
+class PriceSettings(Model):
+    """Price of a model in US dollars per million tokens."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+    batch: float = Field(0.5, ge=0, le=1, description="share of the price in a batch job")
+
+
+# List prices known when this was written; set your own where they differ.
+LIST_PRICES = {
+    "gemini-2.5-flash-lite": PriceSettings(input=0.10, output=0.40),
+    "gemini-2.5-flash": PriceSettings(input=0.30, output=2.50),
+}
+
+
 class CleaningSettings(Model):
     """Attribute cleaning."""
 
-    provider: Literal["rules"] = "rules"
+    provider: Literal["rules", "gemini", "openai"] = Field(
+        "rules", description="rules (offline), gemini, or openai: any OpenAI-compatible endpoint"
+    )
+    attributes: str = Field(
+        DEFAULT_SCHEMA, description="schema of the cleaned attributes: a built-in one, or folder/file.py:Class"
+    )
     lexicon: str | None = Field(
         None,
         description="a lexicon file to use; by default one is learned from the first snapshot and frozen",
     )
     lexicon_rows: int = Field(200_000, ge=100, description="products the lexicon is learned from, at most")
+    prompt: str = Field("grocery_1", description="prompt of the model: a built-in one, or a file of your own")
+    model: str | None = Field(None, description="as the service names it; gemini: gemini-2.5-flash-lite by default")
+    base_url: str | None = Field(None, description="address of the service; needed for endpoints of your own")
+    api_key_env: str | None = Field(
+        None, description="environment variable that holds the key; GEMINI_API_KEY or OPENAI_API_KEY by default"
+    )
+    in_flight: int = Field(32, ge=1, le=1000, description="requests at once")
+    per_prompt: int = Field(1, ge=1, le=50, description="products in one request; several are cheaper, less exact")
+    max_output_tokens: int = Field(512, ge=64, description="of an answer, for each product")
+    thinking_budget: int | None = Field(None, ge=-1, description="gemini: tokens a model may think; 0 is none")
+    response_format: Literal["json_schema", "json_object", "none"] = Field(
+        "json_schema", description="openai: what the endpoint understands"
+    )
+    timeout_seconds: float = Field(60, gt=0, description="of one request")
+    deadline_seconds: float = Field(180, gt=0, description="of one text, its retries included")
+    outage_seconds: float = Field(300, gt=0, description="without any success: the service is down for this run")
+    max_minutes: float | None = Field(None, gt=0, description="that single requests may take in one run")
+    budget: float | None = Field(None, gt=0, description="US dollars that one run may spend")
+    prices: dict[str, PriceSettings] = Field(
+        default_factory=lambda: dict(LIST_PRICES), description="by model; needed for budget and cost figures"
+    )
+    batch: Literal["auto", "always", "never"] = Field("auto", description="gemini: whether to use the Batch API")
+    batch_from: int = Field(5_000, ge=1, description="texts from which `auto` takes the Batch API")
+    batch_rows: int = Field(5_000, ge=1, le=50_000, description="texts of one batch job")
+    batch_poll_seconds: float = Field(30, gt=0)
+    batch_deadline_hours: float = Field(24, gt=0, description="then the next run collects what still runs")
+    review_below: float = Field(0.3, ge=0, le=1, description="cleanings of less confidence are listed for a person")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CleaningSettings:
+        if self.provider == "openai" and not self.model:
+            raise ValueError("provider 'openai' needs a model, named as the endpoint names it")
+        if self.batch == "always" and (self.provider == "openai" or self.per_prompt > 1):
+            raise ValueError("batch 'always' is for provider 'gemini' and per_prompt 1")
+        if self.budget is not None and self.provider != "rules" and self.price is None:
+            raise ValueError(f"budget needs a price: set cleaning.prices.{self.model_name!r} with input and output")
+        return self
+
+    @property
+    def model_name(self) -> str:
+        """The model that is asked."""
+        return self.model or "gemini-2.5-flash-lite"
+
+    @property
+    def price(self) -> PriceSettings | None:
+        """The model's price, where one is known."""
+        return self.prices.get(self.model_name)
 
 
 class EmbedderSettings(Model):
@@ -208,7 +276,8 @@ class EmbedderSettings(Model):
 
     @model_validator(mode="after")
     def _template_fields(self) -> EmbedderSettings:
-        check_template(self.template, self.text)  # raises ValueError naming the part
+        if self.text == "raw":
+            check_template(self.template, RAW_FIELDS)  # raises ValueError naming the part
         return self
 
 
@@ -390,6 +459,13 @@ class Settings(Model):
             for embedder in flavour.embedders:
                 if embedder not in self.embedders:
                     raise ValueError(f"flavours.{name}.embedders names {embedder!r}; known embedders: {known}")
+        cleaned = [*(field.name for field in Schema.load(self.cleaning.attributes, self.root).fields), "title"]
+        for name, spec in self.embedders.items():
+            if spec.text == "cleaned":
+                try:
+                    check_template(spec.template, cleaned)
+                except ValueError as error:
+                    raise ValueError(f"embedders.{name}.template: {error}") from error
         if self.relevance.embedder not in self.embedders:
             raise ValueError(f"relevance.embedder is {self.relevance.embedder!r}; known embedders: {known}")
         return self

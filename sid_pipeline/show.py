@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from datetime import date
 
-from sid_pipeline.embedding.texts import CLEANED_FIELDS
+from sid_pipeline.cleaning.schema import RESERVED
 from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.receipts import complete_snapshots
 from sid_pipeline.releases import SERVED, all_releases
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.summary import table
 from sid_pipeline.trace import FlavourTrace, ProductTrace, prefix_names, products_under, sid_prefixes
+
+_BOOKKEEPING = RESERVED | {"fallback", "reason"}
 
 
 def show_product(trace: ProductTrace) -> str:
@@ -29,9 +31,10 @@ def show_product(trace: ProductTrace) -> str:
                 lines.append(f"  {name:<12} {' > '.join(value) if isinstance(value, list) else value}")
     if trace.cleaned:
         lines += ["", f"cleaned by {trace.cleaned['source']}, confidence {trace.cleaned['confidence']:.2f}"]
-        for name in CLEANED_FIELDS:
-            value = trace.cleaned.get(name)
-            if value:
+        if trace.cleaned["fallback"]:
+            lines.append(f"  a fallback      {trace.cleaned['reason']}; tried again the next night")
+        for name, value in trace.cleaned.items():
+            if value and name not in _BOOKKEEPING:
                 lines.append(f"  {name:<15} {', '.join(value) if isinstance(value, list) else value}")
         lines += [f"  dropped         {value}" for value in trace.cleaned["unsupported"]]
     for flavour in trace.flavours:

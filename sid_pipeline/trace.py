@@ -7,10 +7,10 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from sid_pipeline.cleanings import cleaning_of
 from sid_pipeline.receipts import MissingInput
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import (
-    CLEANED_ATTRIBUTES,
     EMBEDDED_PRODUCTS,
     PREFIX_NAMES,
     PRODUCTS,
@@ -69,15 +69,7 @@ def trace_product(
     products = tables.arrow(PRODUCTS, filters=mine, snapshot=snapshot).to_pylist()
     product = products[0] if products else None
     rejections = tables.arrow(REJECTED_PRODUCTS, filters=mine, snapshot=snapshot).to_pylist()
-    cleaned = None
-    receipt = warehouse.receipts.get(CLEANED_ATTRIBUTES.name, snapshot)
-    if product and receipt:
-        found = tables.arrow(
-            CLEANED_ATTRIBUTES,
-            filters=pc.field("text_hash") == product["text_hash"],
-            cleaner_id=receipt.facts["cleaner_id"],
-        ).to_pylist()
-        cleaned = found[0] if found else None
+    cleaned = cleaning_of(warehouse, snapshot, product["text_hash"]) if product else None
     flavours = [
         _trace_flavour(warehouse, name, product_id, release, snapshot, neighbours)
         for name in warehouse.settings.active_flavours

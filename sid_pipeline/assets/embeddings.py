@@ -7,6 +7,7 @@ import dagster as dg
 
 from sid_pipeline.assets.recording import Outcome, markdown_table, materialise, plain_failures, table_metadata
 from sid_pipeline.assets.relevance import ESCI_MODEL
+from sid_pipeline.cleanings import cleanings_of
 from sid_pipeline.embedding.model import embedder_id
 from sid_pipeline.partitions import snapshots
 from sid_pipeline.receipts import MissingInput
@@ -85,7 +86,7 @@ def _embed(
     products = tables.read(PRODUCTS, snapshot=snapshot)
     if embedder.text == "cleaned":
         # What cleaning found stands in for the source's own brand and size.
-        cleaned = tables.read(CLEANED_ATTRIBUTES, cleaner_id=inputs["cleaner_id"])
+        cleaned = cleanings_of(warehouse, snapshot)
         products = products.select("product_id", "title", "text_hash").join(cleaned, "text_hash", "left")
     texts = embedded_texts(products, embedder).withColumn("embedder_id", F.lit(identity))
     rows = tables.replace(EMBEDDED_PRODUCTS, texts, embedder=name, snapshot=snapshot)

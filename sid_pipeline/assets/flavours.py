@@ -73,7 +73,7 @@ def embedding_receipts(warehouse: Warehouse, flavour: Flavour, release: Release,
     """Receipts of a flavour's embeddings of a snapshot, by the very embedders that the release pins.
 
     Raises:
-        MissingInput: one is missing, older than the snapshot's products, or by another embedder.
+        MissingInput: one is missing, older than the snapshot's products, or by another embedder or cleaner.
     """
     products = warehouse.receipts.need(PRODUCTS.name, snapshot)
     receipts = []
@@ -87,6 +87,13 @@ def embedding_receipts(warehouse: Warehouse, flavour: Flavour, release: Release,
             raise MissingInput(
                 f"{key} of {snapshot} is by {receipt.facts['embedder_id']}, but release {release.release!r} is pinned "
                 f"to {pinned}: vectors of two embedders never meet in one codebook. Go back to that embedder's "
+                "settings, or add a new release"
+            )
+        cleaner = receipt.inputs.get("cleaner_id")  # None where the embedder reads the product's own text
+        if cleaner and release.cleaner_id and cleaner != release.cleaner_id:
+            raise MissingInput(
+                f"{key} of {snapshot} stands on attributes cleaned by {cleaner}, but release {release.release!r} is "
+                f"pinned to {release.cleaner_id}: its SIDs would change their meaning. Go back to that cleaner's "
                 "settings, or add a new release"
             )
         receipts.append(receipt)

@@ -5,13 +5,23 @@ Every cleaner passes its result through `verify`, whatever extracted it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from sid_pipeline.cleaning.model import CleanedAttributes, Size, Unsupported
-from sid_pipeline.cleaning.tags import Claims
+from sid_pipeline.cleaning.markup import MAX_DESCRIPTION_CHARS, MAX_TITLE_CHARS, drop_instructions, strip_markup
+from sid_pipeline.cleaning.model import Attributes, ProductText, Size, Support, Unsupported
+from sid_pipeline.cleaning.schema import FieldSpec
+from sid_pipeline.cleaning.sizes import read_size
+from sid_pipeline.cleaning.tags import Claims, merge_claims, read_claims
 from sid_pipeline.cleaning.text import stem, stems, words
 from sid_pipeline.cleaning.vocabulary import AUDIENCES, FORMATS
+
+A = TypeVar("A", bound=Attributes)
+
+NEAR = 8
+"""Words of one value stand at most this many words apart: `tomato sauce` in `sauce of sun-ripened tomatoes`."""
+_SIZE_TOLERANCE = 0.02
 
 _AUDIENCE_STEMS: dict[str, set[str]] = {}
 for _word, _canonical in AUDIENCES.items():
@@ -23,11 +33,16 @@ for _word, _canonical in FORMATS.items():
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a product's text supports: its words (as stems), its claims and its readable sizes."""
+    """What a product's text supports: its words (as stems), its claims and its readable sizes.
+
+    `runs` holds the stems of each part of the text in their order; with it, the words of a value must also stand
+    near each other. Without it (a value that was cut out of the text, as the rules do) their presence is enough.
+    """
 
     stems: frozenset[str]
     claims: Claims
     sizes: tuple[Size, ...]
+    runs: tuple[tuple[str, ...], ...] | None = None
 
     @classmethod
     def of(cls, texts: Iterable[str], claims: Claims, sizes: Iterable[Size | None]) -> Evidence:
@@ -35,37 +50,52 @@ class Evidence:
         found = {word for text in texts for word in words(text)}
         return cls(frozenset(map(stem, found)), claims, tuple(size for size in sizes if size is not None))
 
+    @classmethod
+    def of_product(cls, product: ProductText) -> Evidence:
+        """From a product's text as it came, for values that a model proposes.
+
+        Sentences that instruct a machine support nothing: what they want to plant is not in the product.
+        """
+        fields = (product.title[:MAX_TITLE_CHARS], product.brand, product.size)
+        texts = [drop_instructions(strip_markup(field)) for field in fields if field]
+        description = (product.description or "")[:MAX_DESCRIPTION_CHARS]
+        texts += [part for part in drop_instructions(strip_markup(description)).split("\n") if part]
+        sentences = [sentence for text in texts for sentence in text.split(". ")]
+        claims = merge_claims([read_claims(text) for text in texts])
+        sizes = [reading.size for reading in map(read_size, sentences) if reading.size is not None]
+        runs = tuple(map(stems, texts))
+        return cls(frozenset(key for run in runs for key in run), claims, tuple(sizes), runs)
+
     def holds(self, value: str) -> bool:
         """True where every word of the value is in the text, whatever its number, case and accents."""
         keys = stems(value)
-        return bool(keys) and self.stems.issuperset(keys)
+        if not keys or not self.stems.issuperset(keys):
+            return False
+        return len(keys) == 1 or self.runs is None or any(_near(keys, run) for run in self.runs)
 
+    def measures(self, size: Size) -> bool:
+        """True where the text names that size, rounding aside, or the whole of a multipack for its part."""
+        return size in self.sizes or any(_same(size, stated) for stated in self.sizes)
 
-def verify(attributes: CleanedAttributes, evidence: Evidence) -> tuple[CleanedAttributes, tuple[Unsupported, ...]]:
-    """The attributes without the values that the text does not support, and those values with reasons."""
-    dropped: list[Unsupported] = []
+    def supports(self, kind: Support, value: str) -> bool:
+        """Whether the text supports a value of a field of that kind."""
+        if kind is Support.WORDS:
+            return self.holds(value)
+        if kind is Support.FORMAT:
+            return self._names(_FORMAT_STEMS, value)
+        if kind is Support.AUDIENCE:
+            return self._names(_AUDIENCE_STEMS, value)
+        if value in self.claims.denied:
+            return False
+        if kind is Support.CLAIM:
+            return value in self.claims.dietary or (self.runs is not None and value in self.claims.other)
+        return value in self.claims.other or self.holds(value)
 
-    def keep(field: str, value: str, supported: bool) -> bool:
-        if not supported:
-            denied = value in evidence.claims.denied
-            dropped.append(Unsupported(field, value, "the text denies it" if denied else "not in the text"))
-        return supported
-
-    def text(field: str, value: str | None, supported: bool) -> str | None:
-        return value if value is None or keep(field, value, supported) else None
-
-    a, claims = attributes, evidence.claims
-    kept = CleanedAttributes.model_construct(
-        product_type=text("product_type", a.product_type, evidence.holds(a.product_type or "")),
-        brand=text("brand", a.brand, evidence.holds(a.brand or "")),
-        key_ingredients=tuple(v for v in a.key_ingredients if keep("key_ingredients", v, evidence.holds(v))),
-        dietary_tags=tuple(v for v in a.dietary_tags if keep("dietary_tags", v, v in claims.dietary)),
-        tags=tuple(v for v in a.tags if keep("tags", v, v in claims.other or evidence.holds(v))),
-        format=text("format", a.format, _names(_FORMAT_STEMS, a.format, evidence)),
-        size=a.size if a.size is None or keep("size", str(a.size), a.size in evidence.sizes) else None,
-        audience=text("audience", a.audience, _names(_AUDIENCE_STEMS, a.audience, evidence)),
-    )
-    return (attributes if not dropped else kept), tuple(dropped)
+    def _names(self, variants: dict[str, set[str]], value: str) -> bool:
+        """True where the text holds a word that stands for the canonical value."""
+        if variants.get(value, set()) & self.stems or self.holds(value):
+            return True
+        return any(variants[part] & self.stems for part in _BROAD_AUDIENCES.get(value, ()) if part in variants)
 
 
 _BROAD_AUDIENCES = {
@@ -74,10 +104,44 @@ _BROAD_AUDIENCES = {
 }
 
 
-def _names(variants: dict[str, set[str]], value: str | None, evidence: Evidence) -> bool:
-    """True where the text holds a word that stands for the canonical value."""
-    if value is None:
-        return True
-    if variants.get(value, set()) & evidence.stems or evidence.holds(value):
-        return True
-    return any(variants[part] & evidence.stems for part in _BROAD_AUDIENCES.get(value, ()) if part in variants)
+def verify(attributes: A, evidence: Evidence, fields: Sequence[FieldSpec]) -> tuple[A, tuple[Unsupported, ...]]:
+    """The attributes without the values that the text does not support, and those values with reasons."""
+    dropped: list[Unsupported] = []
+    kept: dict[str, Any] = {}
+    for field in fields:
+        value = getattr(attributes, field.name)
+        if value is None or value == ():
+            continue
+        if field.kind == "size":
+            if evidence.measures(value):
+                continue
+            dropped.append(Unsupported(field.name, str(value), "not in the text"))
+            kept[field.name] = None
+            continue
+        values = value if field.kind == "list" else (value,)
+        supported = tuple(item for item in values if evidence.supports(field.support, item))
+        if len(supported) == len(values):
+            continue
+        for item in values:
+            if item not in supported:
+                reason = "the text denies it" if item in evidence.claims.denied else "not in the text"
+                dropped.append(Unsupported(field.name, item, reason))
+        kept[field.name] = supported if field.kind == "list" else None
+    return (attributes.model_copy(update=kept) if dropped else attributes), tuple(dropped)
+
+
+def _near(keys: Sequence[str], run: Sequence[str]) -> bool:
+    """True where all keys stand within NEAR words of a place of the first one."""
+    wanted = set(keys)
+    if not wanted.issubset(run):
+        return False
+    return any(word == keys[0] and wanted.issubset(run[max(0, i - NEAR) : i + NEAR + 1]) for i, word in enumerate(run))
+
+
+def _same(size: Size, stated: Size) -> bool:
+    if size.unit != stated.unit:
+        return False
+    amounts = {(stated.amount, stated.count), (stated.amount * stated.count, 1)}
+    return any(
+        size.count == count and abs(size.amount - amount) <= _SIZE_TOLERANCE * amount for amount, count in amounts
+    )

@@ -128,6 +128,19 @@ def title_copy_spans(title: str) -> list[tuple[int, int]]:
     return [match.span() for match in _TITLE_COPY.finditer(lowered(title))]
 
 
+def drop_instructions(text: str) -> str:
+    """A normalised text without the sentences that talk to a machine instead of describing a product."""
+    if not _INSTRUCTION.search(lowered(text)):
+        return text
+    lines = ([s for s in _SENTENCE_END.split(line) if not instructs(s)] for line in text.split("\n"))
+    return "\n".join(" ".join(line) for line in lines if line)
+
+
+def instructs(text: str) -> bool:
+    """True for a text that holds an instruction to a machine."""
+    return _INSTRUCTION.search(lowered(text)) is not None
+
+
 @dataclass(frozen=True)
 class Copy:
     """A description parted into the clauses that state facts and those that sell, in their order."""

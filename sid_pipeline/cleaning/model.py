@@ -1,19 +1,16 @@
-"""The versioned schema of a cleaned product, its input and the result of one cleaning.
+"""What cleaning takes and gives: a product's text, the base of every schema, and the result of one cleaning.
 
-Belongs here: types and their descriptions (the single source of a response schema, table columns and docs).
-Does not belong here: how a value is found (`rules`) or whether the source supports it (`evidence`).
+Belongs here: types. Does not belong here: a schema's fields (`schemas`), what is made from them (`schema`), how a
+value is found (`rules`, `llm`) or whether the source supports it (`evidence`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-
-SCHEMA_VERSION = "1"
-"""Part of every content-addressed key: raise it whenever a field of `CleanedAttributes` changes its "
-"meaning."""
 
 SizeUnit = Literal["g", "ml", "count", "cm"]
 
@@ -47,33 +44,24 @@ class Size(BaseModel):
         return amount if self.count == 1 else f"{self.count} x {amount}"
 
 
-class CleanedAttributes(BaseModel):
-    """The facts of one product. Every value is supported by the product's own text."""
+class Support(Enum):
+    """What in the source text supports a value of a field; a field without this mark needs its WORDS."""
+
+    WORDS = "words"
+    """The value's words stand in the text, whatever their case, number and accents."""
+    CLAIM = "claim"
+    """The text makes the claim (`without gluten` supports `gluten-free`) and does not deny it."""
+    CLAIM_OR_WORDS = "claim or words"
+    FORMAT = "format"
+    """A word of the text stands for the canonical form: `slices` supports `sliced`."""
+    AUDIENCE = "audience"
+    """A word of the text stands for the canonical audience: `infant` supports `babies`."""
+
+
+class Attributes(BaseModel):
+    """Base of every schema. A field is text (`str | None`), a list (`tuple[str, ...]`) or a size (`Size | None`)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-    product_type: str | None = Field(
-        default=None,
-        description="What the product is, as a short lower-case noun phrase without brand, size or flavour.",
-    )
-    brand: str | None = Field(default=None, description="Brand as the catalogue spells it.")
-    key_ingredients: tuple[str, ...] = Field(
-        default=(), description="Main ingredients, flavours or materials, lower case, most important first."
-    )
-    dietary_tags: tuple[str, ...] = Field(
-        default=(), description="Dietary claims in canonical form, for example gluten-free, vegan, organic."
-    )
-    tags: tuple[str, ...] = Field(
-        default=(),
-        description="Other facts: claims such as cruelty-free, and the descriptive words of the title, lower case.",
-    )
-    format: str | None = Field(
-        default=None, description="Form or state of the product, for example frozen, canned, sliced, spray."
-    )
-    size: Size | None = Field(default=None, description="Package size in canonical units.")
-    audience: str | None = Field(
-        default=None, description="For whom it is made, for example babies, kids, men, women, dogs, cats."
-    )
 
 
 @dataclass(frozen=True)
@@ -84,17 +72,27 @@ class Unsupported:
     value: str
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.field}: {self.value} ({self.reason})"
+
+
+@dataclass(frozen=True)
+class NotCleaned:
+    """A text that a cleaner could not clean, and why: the class of the failure and a sentence."""
+
+    failure: str
+    sentence: str
+
 
 @dataclass(frozen=True)
 class Cleaning:
     """The result of cleaning one text.
 
-    `confidence` runs from 0 (nothing recognised) to 1; `source` names the kind of cleaner, so that a
-    fallback can
-    be told from the cleaner that was asked for.
+    `confidence` runs from 0 (nothing recognised) to 1; `source` names the kind of cleaner, so that a fallback can be
+    told from the cleaner that was asked for.
     """
 
-    attributes: CleanedAttributes
+    attributes: Attributes
     confidence: float
     source: str
     unsupported: tuple[Unsupported, ...] = ()

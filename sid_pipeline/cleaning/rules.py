@@ -18,7 +18,7 @@ from sid_pipeline.cleaning.markup import (
     strip_markup,
     title_copy_spans,
 )
-from sid_pipeline.cleaning.model import SCHEMA_VERSION, CleanedAttributes, Cleaning, ProductText, Unsupported
+from sid_pipeline.cleaning.model import Cleaning, ProductText, Unsupported
 from sid_pipeline.cleaning.phrases import (
     Head,
     Phrase,
@@ -32,12 +32,17 @@ from sid_pipeline.cleaning.phrases import (
     split_phrases,
     title_words,
 )
+from sid_pipeline.cleaning.schema import Schema
+from sid_pipeline.cleaning.schemas.grocery_1 import CleanedAttributes
 from sid_pipeline.cleaning.sizes import SizeReading, read_size
-from sid_pipeline.cleaning.tags import Claims, read_audience, read_claims
+from sid_pipeline.cleaning.tags import merge_claims, read_audience, read_claims
 from sid_pipeline.cleaning.text import WORD, lowered, word_set
 from sid_pipeline.cleaning.vocabulary import FORMATS
 
-RULES_VERSION = "1"
+GROCERY = Schema("grocery_1", CleanedAttributes)
+"""What the rules extract; a schema of a user's own gets the fields that bear the same names."""
+
+RULES_VERSION = "2"
 """Part of the cleaner's id: raise it with every change of rules or vocabulary that can change a result."""
 
 MAX_TAGS = 8
@@ -54,7 +59,7 @@ class RulesCleaner:
 
     def __init__(self, lexicon: Lexicon) -> None:
         self._lexicon = lexicon
-        self._id = f"rules-{RULES_VERSION}+schema-{SCHEMA_VERSION}+lexicon-{lexicon.id}"
+        self._id = f"rules-{RULES_VERSION}+{GROCERY.id}+lexicon-{lexicon.id}"
 
     @property
     def id(self) -> str:
@@ -80,7 +85,7 @@ class RulesCleaner:
                     dropped.append(Unsupported("size", source, reading.problem or "no amount with a known unit"))
 
         title_claims = read_claims(title)
-        claims = _merge_claims([title_claims, *(read_claims(fact) for fact in facts if not is_ingredient_list(fact))])
+        claims = merge_claims([title_claims, *(read_claims(fact) for fact in facts if not is_ingredient_list(fact))])
         dropped += [Unsupported("dietary_tags", tag, "the text denies it") for tag in claims.denied]
 
         audience, audience_spans = read_audience(title)
@@ -130,7 +135,7 @@ class RulesCleaner:
         evidence = Evidence.of(
             (title, text.brand or "", size_field, description), claims, (in_title.size, in_field.size)
         )
-        attributes, unsupported = verify(attributes, evidence)
+        attributes, unsupported = verify(attributes, evidence, GROCERY.fields)
         confidence = _confidence(attributes, head, len(words), sum(run.count(" ") + 1 for run in runs))
         return Cleaning(attributes, confidence, "rules", (*dropped, *unsupported))
 
@@ -168,18 +173,6 @@ class RulesCleaner:
 def _field(value: str) -> str:
     """A short field without markup, on one line. Cached: brands and sizes repeat."""
     return strip_markup(value[:MAX_TITLE_CHARS]).replace("\n", " ")
-
-
-def _merge_claims(claims: Sequence[Claims]) -> Claims:
-    """The claims of all parts of a text; what one part denies, none claims."""
-    denied = dict.fromkeys(tag for claim in claims for tag in claim.denied)
-    dietary = dict.fromkeys(tag for claim in claims for tag in claim.dietary)
-    other = dict.fromkeys(tag for claim in claims for tag in claim.other)
-    return Claims(
-        dietary=tuple(tag for tag in dietary if tag not in denied),
-        other=tuple(tag for tag in other if tag not in denied),
-        denied=tuple(denied),
-    )
 
 
 def _stated_audience(facts: Sequence[str]) -> str | None:

@@ -6,6 +6,7 @@ Belongs here: phrases with a canonical name. Free descriptive words of a title a
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -241,6 +242,18 @@ def read_claims(text: str) -> Claims:
         other=tuple(tag for tag in claims if tag not in DIETARY_TAGS),
         denied=tuple(denied),
         spans=tuple(spans),
+    )
+
+
+def merge_claims(claims: Sequence[Claims]) -> Claims:
+    """The claims of all parts of a text; what one part denies, none claims."""
+    denied = dict.fromkeys(tag for claim in claims for tag in claim.denied)
+    dietary = dict.fromkeys(tag for claim in claims for tag in claim.dietary)
+    other = dict.fromkeys(tag for claim in claims for tag in claim.other)
+    return Claims(
+        dietary=tuple(tag for tag in dietary if tag not in denied),
+        other=tuple(tag for tag in other if tag not in denied),
+        denied=tuple(denied),
     )
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sid_pipeline.embedding.texts import check_template
 from sid_pipeline.files import digest, file_sha256
 from sid_pipeline.settings import EmbedderSettings
 
@@ -56,9 +55,7 @@ def embedder_id(settings: EmbedderSettings, root: Path) -> str:
 
     Raises:
         ModelError: the weights cannot be found.
-        ValueError: the template names an unknown field.
     """
-    check_template(settings.template, settings.text)
     location = resolve_model(settings.model, root)
     parts = settings.model_dump(exclude={"batch_size", "device", "model"})
     if Path(location).is_dir():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from sid_pipeline.embedding.texts import CLEANED_FIELDS, RAW_FIELDS, render, text_hash
+from sid_pipeline.embedding.texts import render, template_fields, text_hash
 from sid_pipeline.settings import EmbedderSettings
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ def embedded_texts(products: DataFrame, embedder: EmbedderSettings) -> DataFrame
     Returns:
         product_id, text, text_hash. A product whose template has no value at all is embedded by its title.
     """
-    fields = RAW_FIELDS if embedder.text == "raw" else CLEANED_FIELDS
-    columns = [column for column in products.columns if column in {"product_id", *fields}]
+    fields = {name for part in embedder.template for name in template_fields(part)}
+    columns = [column for column in products.columns if column in {"product_id", "title", *fields}]
     ddl = "product_id string, text string, text_hash string"
     return products.select(*columns).mapInArrow(_render_batches(embedder.template), ddl)
 

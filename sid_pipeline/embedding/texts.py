@@ -12,26 +12,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 RAW_FIELDS = ("title", "brand", "size", "description")
-CLEANED_FIELDS = (
-    "product_type",
-    "key_ingredients",
-    "dietary_tags",
-    "tags",
-    "format",
-    "audience",
-    "brand",
-    "size",
-    "title",
-)
 
 
-def check_template(template: Sequence[str], text: str) -> None:
-    """Raise ValueError, naming the part, when a template uses a field that texts of this kind do not have."""
-    known = RAW_FIELDS if text == "raw" else CLEANED_FIELDS
+def check_template(template: Sequence[str], known: Sequence[str]) -> None:
+    """Raise ValueError, naming the part, when a template uses a field that the texts do not have."""
     for part in template:
-        for field in _fields(part):
+        for field in template_fields(part):
             if field not in known:
-                raise ValueError(f"template part {part!r} names {field!r}; a {text} text has {', '.join(known)}")
+                raise ValueError(f"template part {part!r} names {field!r}; there are {', '.join(known)}")
 
 
 def render(template: Sequence[str], fields: Mapping[str, Any]) -> str:
@@ -46,7 +34,7 @@ def render(template: Sequence[str], fields: Mapping[str, Any]) -> str:
     """
     parts = []
     for part in template:
-        values = {name: _text(fields.get(name)) for name in _fields(part)}
+        values = {name: _text(fields.get(name)) for name in template_fields(part)}
         if not values or any(values.values()):
             parts.append(part.format(**values))
     return " ".join(". ".join(part.strip().rstrip(".") for part in parts if part.strip()).split())
@@ -57,7 +45,8 @@ def text_hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _fields(part: str) -> list[str]:
+def template_fields(part: str) -> list[str]:
+    """The fields that a part of a template names."""
     return [name for _, name, _, _ in string.Formatter().parse(part) if name]
 
 

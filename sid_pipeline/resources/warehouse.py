@@ -13,10 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sid_pipeline.cleaning.schema import Schema
 from sid_pipeline.files import to_json, write_atomically
 from sid_pipeline.ingest.errors import InputError
 from sid_pipeline.receipts import Receipts
 from sid_pipeline.resources.tables import Tables, spool_dir
+from sid_pipeline.schemas import TableSpec, cleaned_table
 from sid_pipeline.settings import Settings, check_key
 
 if TYPE_CHECKING:
@@ -61,6 +63,20 @@ class Warehouse:
     def publications(self) -> Path:
         """Root of the publications."""
         return self.state / "publications"
+
+    @property
+    def schema(self) -> Schema:
+        """The schema of the cleaned attributes.
+
+        Raises:
+            SchemaError: the settings name one that cannot be used.
+        """
+        return Schema.load(self.settings.cleaning.attributes, self.settings.root)
+
+    @property
+    def cleaned(self) -> TableSpec:
+        """The table of the cleaned attributes, by the settings' schema."""
+        return cleaned_table(self.schema)
 
     @property
     def lexicon(self) -> Path:

@@ -80,6 +80,8 @@ def test_the_embedders_of_a_flavour_are_replaced_not_mixed(tmp_path):
         (MINIMAL + "[snapshots]\ntimezone = 'Mars/X'\n", ["snapshots.timezone", "Mars/X"]),
         (MINIMAL + "[embedders.esci]\ntemplate = ['{titel}']\n", ["embedders.esci", "{titel}"]),
         (MINIMAL + "[flavours]\nesci.enabled = false\nesci_gemma.enabled = false\n", ["at least one"]),
+        (MINIMAL + "[cleaning]\nattributes = 'fashion_9'\n", ["no schema 'fashion_9'", "built in: grocery_1"]),
+        (MINIMAL + "[embedders.gemma]\ntemplate = ['{colour}']\n", ["embedders.gemma.template", "'colour'"]),
         ("", ["source", "required"]),
         ("[source\n", ["no valid TOML"]),
     ],

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from sid_pipeline.cleaning.evidence import Evidence, verify
 from sid_pipeline.cleaning.lexicon import Lexicon
-from sid_pipeline.cleaning.model import CleanedAttributes, ProductText, Size, Unsupported
-from sid_pipeline.cleaning.rules import RulesCleaner
+from sid_pipeline.cleaning.model import ProductText, Size, Unsupported
+from sid_pipeline.cleaning.rules import GROCERY, RulesCleaner
+from sid_pipeline.cleaning.schemas.grocery_1 import CleanedAttributes
 from sid_pipeline.cleaning.tags import Claims
 from sid_pipeline.cleaning.text import stems
 
@@ -146,7 +147,7 @@ def test_truth_rule_drops_what_the_text_does_not_support():
         dietary_tags=("vegan", "organic", "kosher"),
         tags=("crispy",), format="canned", size=Size(amount=400, unit="g"), audience="kids",
     )  # fmt: skip
-    kept, dropped = verify(proposed, evidence)
+    kept, dropped = verify(proposed, evidence, GROCERY.fields)
     assert kept == CleanedAttributes(
         product_type="oat cookie", key_ingredients=("raisin",), dietary_tags=("vegan",), audience="kids"
     )

@@ -33,9 +33,9 @@ def test_white_space_is_folded_and_braces_in_values_are_text():
 
 def test_unknown_fields_are_named():
     with pytest.raises(ValueError, match="'price'"):
-        check_template(["{title}", "{price}"], "raw")
+        check_template(["{title}", "{price}"], ["title", "brand"])
     with pytest.raises(ValueError, match="'description'"):
-        check_template(["{description}"], "cleaned")
+        check_template(["{description}"], ["title", "format"])
 
 
 def test_the_hash_is_sha256_of_utf8():
