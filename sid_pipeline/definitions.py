@@ -53,11 +53,12 @@ def build_definitions(settings: Settings, overrides: Mapping[str, Any] | None = 
         overrides: resources to use instead of the real ones, by name (`warehouse`).
     """
     in_process = settings.orchestration.executor == "in_process"
+    steps = {"max_concurrent": settings.orchestration.max_concurrent_steps}
     jobs = build_jobs(settings)
     return dg.Definitions(
         assets=build_assets(settings),
         resources={"warehouse": Warehouse(settings), **(overrides or {})},
-        executor=dg.in_process_executor if in_process else dg.multiprocess_executor,
+        executor=dg.in_process_executor if in_process else dg.multiprocess_executor.configured(steps),
         jobs=list(jobs.values()),
         schedules=build_schedules(settings, jobs),
         sensors=build_sensors(settings, jobs),

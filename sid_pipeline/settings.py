@@ -35,7 +35,9 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 SAMPLE_SETTINGS = PROJECT_ROOT / "data" / "sample.toml"
 ENV_PREFIX = "SID_"
 # Variables that start like a setting but are read before or beside the settings object.
-RESERVED_ENV = {"SID_SETTINGS", "SID_CACHE_DIR", "SID_SHARED"}
+RESERVED_ENV = {"SID_SETTINGS", "SID_CACHE_DIR", "SID_SHARED", "SID_LOG_DIR", "SID_CODE_PORT"}
+# Like the last two, read by deploy/production/*.yaml.
+RESERVED_PREFIX = "SID_PG_"
 KEY_PATTERN = re.compile(r"^[A-Za-z0-9._-]+$")
 
 
@@ -342,6 +344,9 @@ class OrchestrationSettings(Model):
     """Dagster's side: executor and whether schedules and sensors start by themselves."""
 
     executor: Literal["in_process", "multiprocess"] = "in_process"
+    max_concurrent_steps: int = Field(
+        2, ge=1, description="of one run, with the multiprocess executor; pools do not cap the steps inside a run"
+    )
     automation: bool = Field(False, description="start schedules and sensors running (production)")
     nightly_cron: str = "30 2 * * *"
     owners: list[str] = Field(default_factory=lambda: ["team:sid-platform"])
@@ -525,7 +530,7 @@ def load_settings(file: str | Path | None = None, env: Mapping[str, str] | None 
 def _from_env(env: Mapping[str, str]) -> dict[str, Any]:
     data: dict[str, Any] = {}
     for name in sorted(env):
-        if not name.startswith(ENV_PREFIX) or name in RESERVED_ENV:
+        if not name.startswith(ENV_PREFIX) or name in RESERVED_ENV or name.startswith(RESERVED_PREFIX):
             continue
         steps = name[len(ENV_PREFIX) :].lower().split("__")
         node = data

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +15,7 @@ import pytest
 from sid_pipeline.reader import open_live, open_release
 from sid_pipeline.sample import generate
 from sid_pipeline_tests.e2e.conftest import DAY1, DAY2, SETTINGS
+from sid_pipeline_tests.e2e.graphql import ADD_PARTITION, MATERIALISATIONS, UI, free_port
 
 pytestmark = pytest.mark.slow
 
@@ -26,46 +24,6 @@ SNAPSHOT_ASSETS = [
     ["products"], ["offers"], ["rejected_products"], ["cleaned_attributes"], ["esci_embeddings"], ["gemma_embeddings"],
 ]  # fmt: skip
 RELEASE_ASSETS = [["taxonomy"], *[[f, stage] for f in ("esci", "esci_gemma") for stage in FLAVOUR_STAGES]]
-
-LAUNCH = """mutation ($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
-  __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
-STATUS = """query ($id: String!) { partitionBackfillOrError(backfillId: $id) {
-  __typename ... on PartitionBackfill { status error { message } } } }"""
-ADD_PARTITION = """mutation ($key: String!, $repo: RepositorySelector!) {
-  addDynamicPartition(partitionsDefName: "releases", partitionKey: $key, repositorySelector: $repo) {
-    __typename ... on PythonError { message } } }"""
-MATERIALISATIONS = """query ($key: AssetKeyInput!) { assetOrError(assetKey: $key) {
-  ... on Asset { assetMaterializations { partition metadataEntries { label } } } } }"""
-
-
-class UI:
-    """A running webserver and what is asked of it."""
-
-    def __init__(self, port: int) -> None:
-        self.address = f"http://127.0.0.1:{port}"
-
-    def ask(self, query: str, **variables: object) -> dict:
-        body = json.dumps({"query": query, "variables": variables}).encode()
-        request = urllib.request.Request(f"{self.address}/graphql", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            told = json.load(answer)
-        assert "errors" not in told, told
-        return told["data"]
-
-    def backfill(self, assets: list[list[str]], partitions: list[str]) -> None:
-        """Launch a backfill and wait until it has succeeded."""
-        selection = [{"path": path} for path in assets]
-        params = {"assetSelection": selection, "partitionNames": partitions}
-        launched = self.ask(LAUNCH, params=params)["launchPartitionBackfill"]
-        assert launched["__typename"] == "LaunchBackfillSuccess", launched
-        deadline = time.monotonic() + 900
-        while time.monotonic() < deadline:
-            state = self.ask(STATUS, id=launched["backfillId"])["partitionBackfillOrError"]
-            if state["status"] not in ("REQUESTED", "CANCELING"):
-                assert state["status"] == "COMPLETED_SUCCESS", state
-                return
-            time.sleep(2)
-        pytest.fail("the backfill did not end")
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +36,7 @@ def project(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def ui(project) -> Iterator[UI]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     env = {k: v for k, v in os.environ.items() if k != "DAGSTER_HOME"}
     command = [
         sys.executable,
