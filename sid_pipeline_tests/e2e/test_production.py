@@ -171,17 +171,23 @@ def _tail(logs: Path) -> str:
 
 
 def _run_worker(code_server: subprocess.Popen) -> int | None:
-    """Process id of the run that the code server started, None while there is none."""
+    """Process id of the run that the code server started, None while there is none.
+
+    The code server's child is the gRPC server, whose spawned child is the run; its own children are steps.
+    """
+    parents: dict[int, int] = {}
+    commands: dict[int, bytes] = {}
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            command = (entry / "cmdline").read_bytes()
-            group = os.getpgid(int(entry.name))
-        except OSError:
-            continue
-        if group == code_server.pid and b"execute_run" in command:
-            return int(entry.name)
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                commands[int(entry.name)] = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+    for pid, command in commands.items():
+        above = parents[parents[pid]] if parents[pid] in parents else 0
+        if b"spawn_main" in command and above == code_server.pid:
+            return pid
     return None
 
 
