@@ -185,7 +185,7 @@ def _run_worker(code_server: subprocess.Popen) -> int | None:
             except OSError:
                 continue
     for pid, command in commands.items():
-        above = parents[parents[pid]] if parents[pid] in parents else 0
+        above = parents.get(parents[pid], 0)
         if b"spawn_main" in command and above == code_server.pid:
             return pid
     return None
