@@ -291,6 +291,18 @@ class FlavourSpec(Model):
         min_length=1, description="embedder name to weight; several are normalised, weighted and concatenated"
     )
     enabled: bool = True
+    collision: Literal["share", "disambiguate", "capacity"] = Field(
+        "share",
+        description="what readers get when products share a SID: the SID itself; the SID and a further token that "
+        "tells them apart; or at most `capacity` products a SID, the others at the nearest free last codeword",
+    )
+    capacity: int | None = Field(None, ge=1, description="products per SID, with collision = 'capacity'")
+
+    @model_validator(mode="after")
+    def _capacity_with_its_policy(self) -> FlavourSpec:
+        if (self.collision == "capacity") != (self.capacity is not None):
+            raise ValueError("capacity is set with collision = 'capacity', and only then")
+        return self
 
     @field_validator("embedders")
     @classmethod
@@ -375,7 +387,7 @@ class KeyNotAllowed(ValueError):
 
 def check_key(kind: str, value: str) -> str:
     """Return `value` if it may be a partition key or a path step, else raise KeyNotAllowed saying what may."""
-    if not KEY_PATTERN.match(value) or value in {".", ".."}:
+    if not KEY_PATTERN.fullmatch(value) or value in {".", ".."}:
         raise KeyNotAllowed(f"{kind} {value!r} may hold letters, digits, '.', '_' and '-' only")
     return value
 

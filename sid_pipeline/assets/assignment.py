@@ -1,24 +1,31 @@
 """Semantic IDs of the full catalogue: a snapshot's vectors through the release's frozen codebook, in Spark."""
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 from pydantic import Field
 
 from sid_pipeline.assets.flavours import Flavour, check_joined, choose_snapshot, embedding_receipts
 from sid_pipeline.assets.recording import (
     Check,
+    Markdown,
     Outcome,
     markdown_table,
     materialise,
     plain_failures,
     table_metadata,
 )
-from sid_pipeline.assets.training import CODEBOOK, TRAINING_SET, snapshot_vectors
+from sid_pipeline.assets.training import CODEBOOK, TRAINING_SET, flavour_catalogue
 from sid_pipeline.ingest.errors import InputError
 from sid_pipeline.receipts import Receipt
 from sid_pipeline.releases import Release, need_release
-from sid_pipeline.resources.tables import fingerprint
 from sid_pipeline.resources.warehouse import Warehouse
-from sid_pipeline.schemas import PRODUCTS, SEMANTIC_IDS
+from sid_pipeline.schemas import ACTIVE, PRODUCTS, SEMANTIC_IDS
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from sid_pipeline.assignment.refresh import Inspection
 
 STAGE = "semantic_ids"
 
@@ -80,6 +87,7 @@ def assignment_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
                 "embeddings": [receipt.data_version for receipt in embeddings],
                 "embedders": flavour.joined,
                 "codebook": codebook.facts["codebook_id"],
+                "collision_policy": str(flavour.policy),
                 "max_missing_share": warehouse.settings.assignment.max_missing_share,
             },
             lambda: _assign(warehouse, flavour, release, snapshot, codebook),
@@ -99,80 +107,74 @@ def _refuse_going_back(last: Receipt | None, snapshot: str, force: bool) -> None
 def _assign(warehouse: Warehouse, flavour: Flavour, release: Release, snapshot: str, trained: Receipt) -> Outcome:
     from pyspark.sql import functions as F
 
-    from sid_pipeline.assignment.assign import assign
+    from sid_pipeline.assignment.assign import Assigner
+    from sid_pipeline.assignment.refresh import inspect, refresh
     from sid_pipeline.rqvae import Codebook
 
     tables = warehouse.tables
     codebook = Codebook.load(warehouse.state / trained.facts["folder"])
-    vectors = snapshot_vectors(warehouse, flavour, release, snapshot, ["product_id"])
-    rows = tables.replace(
-        SEMANTIC_IDS,
-        assign(vectors, codebook, flavour.weights, snapshot),
-        flavour=flavour.name,
-        release=release.release,
-    )
+    catalogue = flavour_catalogue(warehouse, flavour, release, snapshot, ["product_id"])
+    assigner = Assigner(codebook, flavour.weights, flavour.policy, snapshot)
+    done = refresh(tables, catalogue, assigner, flavour.name, release.release)
 
     written = tables.read(SEMANTIC_IDS, flavour=flavour.name, release=release.release)
     products = tables.read(PRODUCTS, snapshot=snapshot).select("product_id", "title")
-    code = F.col("codes")
-    spelt = F.array_join(F.transform(code, lambda c: c.cast("string")), "_")
-    out_of_range = F.exists(code, lambda c: (c < 0) | (c >= codebook.codebook_size))
-    counts = (
-        written.agg(
-            F.countDistinct("product_id").alias("products"),
-            F.count("base_sid").alias("assigned"),
-            F.countDistinct("base_sid").alias("distinct"),
-            F.sum((F.col("base_sid").isNull() & F.col("reason").isNull()).cast("long")).alias("unexplained"),
-            F.sum((out_of_range | (spelt != F.col("base_sid"))).cast("long")).alias("bad_codes"),
-            F.avg("distance").alias("mean_distance"),
-            *[F.countDistinct(code[level]).alias(f"used_{level}") for level in range(codebook.levels)],
-        )
-        .collect()[0]
-        .asDict()
+    seen = inspect(written, products, codebook.levels, codebook.codebook_size, snapshot)
+    here = written.where(ACTIVE)
+    sample = here.where("published_sid IS NOT NULL").orderBy("base_sid", "product_id").limit(20)
+    unassigned = here.where("published_sid IS NULL").select("product_id", "reason").orderBy("product_id").limit(20)
+    odd = here.where("out_of_distribution").orderBy(F.desc("distance"), "product_id").limit(20)
+    return Outcome(
+        data_version=seen.fingerprint,
+        metadata={
+            "dagster/row_count": seen.active,
+            "as of snapshot": snapshot,
+            "rows written": done.touched,
+            "whole slice": done.whole,
+            **{f"changed: {name}": number for name, number in seen.changes.items()},
+            "assigned": seen.assigned,
+            "without a SID": seen.active - seen.assigned,
+            "withdrawn, kept as tombstones": seen.withdrawn,
+            "out of distribution": seen.out_of_distribution,
+            "distinct SIDs": seen.distinct,
+            **{f"usage L{level}": used / codebook.codebook_size for level, used in enumerate(seen.used, 1)},
+            "mean distance": seen.mean_distance,
+            "codebook": codebook.id,
+            "some SIDs": _titled(sample, products, ["published_sid", "product_id", "title"]),
+            "farthest from what the codebook knows": _titled(odd, products, ["distance", "product_id", "title"]),
+            "unassigned": markdown_table([row.asDict() for row in unassigned.collect()]),
+        },
+        facts={"as_of_snapshot": snapshot, "codebook_id": codebook.id, "rows": seen.active},
+        checks=_checks(seen, codebook.codebook_size, warehouse.settings.assignment.max_missing_share),
     )
-    active = products.count()
-    absent = products.join(written, "product_id", "left_anti").count()
-    missing = active - counts["assigned"]
-    allowed = warehouse.settings.assignment.max_missing_share
-    one_each = rows == counts["products"] == active and not absent and not counts["unexplained"]
-    share = missing / max(active, 1)
-    checks = (
+
+
+def _titled(rows: "DataFrame", products: "DataFrame", columns: list[str]) -> Markdown:
+    """A few rows with their products' titles, in the rows' order."""
+    from pyspark.sql import functions as F
+
+    found = [row.asDict() for row in rows.select(*[c for c in columns if c != "title"]).collect()]
+    wanted = products.where(F.col("product_id").isin([row["product_id"] for row in found]))
+    titles = {row["product_id"]: row["title"] for row in wanted.collect()}
+    return markdown_table([{**row, "title": titles.get(row["product_id"])} for row in found], columns)
+
+
+def _checks(seen: "Inspection", codebook_size: int, allowed: float) -> tuple[Check, ...]:
+    missing = seen.active - seen.assigned
+    share = missing / max(seen.active, 1)
+    return (
         Check(
             "every_product_has_one_sid",
-            one_each and share <= allowed,
-            f"{active} products, {rows} rows for {counts['products']} of them, {missing} without a SID ({share:.2%}, "
-            f"allowed {allowed:.2%}), {counts['unexplained'] or 0} without a reason.",
-            {"products": active, "rows": rows, "without a SID": missing},
+            seen.same_products and not seen.unexplained and share <= allowed,
+            f"{seen.active} rows of active products, {'each' if seen.same_products else 'NOT each'} product of the "
+            f"snapshot once; {missing} without a SID ({share:.2%}, allowed {allowed:.2%}), {seen.unexplained} without "
+            "a reason.",
+            {"rows": seen.active, "without a SID": missing},
         ),
         Check(
             "codes_in_range",
-            not counts["bad_codes"],
-            f"{counts['bad_codes'] or 0} rows have a code outside 0..{codebook.codebook_size - 1} or a SID that does "
-            "not spell its codes.",
-            {"bad rows": counts["bad_codes"] or 0},
+            not seen.bad_codes,
+            f"{seen.bad_codes} rows have a code outside 0..{codebook_size - 1} or a SID that does not spell its codes.",
+            {"bad rows": seen.bad_codes},
         ),
-    )
-    sample = written.join(products, "product_id").where("base_sid is not null").orderBy("base_sid", "product_id")
-    unassigned = written.where("base_sid is null").select("product_id", "reason").orderBy("product_id").limit(20)
-    return Outcome(
-        data_version=fingerprint(written.select("product_id", "published_sid", "codebook_id")),
-        metadata={
-            "dagster/row_count": rows,
-            "as of snapshot": snapshot,
-            "assigned": counts["assigned"],
-            "without a SID": missing,
-            "distinct SIDs": counts["distinct"],
-            **{
-                f"usage L{level + 1}": counts[f"used_{level}"] / codebook.codebook_size
-                for level in range(codebook.levels)
-            },
-            "mean distance": counts["mean_distance"] or 0.0,
-            "codebook": codebook.id,
-            "some SIDs": markdown_table(
-                [row.asDict() for row in sample.limit(20).collect()], ["base_sid", "product_id", "title"]
-            ),
-            "unassigned": markdown_table([row.asDict() for row in unassigned.collect()]),
-        },
-        facts={"as_of_snapshot": snapshot, "codebook_id": codebook.id, "rows": rows},
-        checks=checks,
     )

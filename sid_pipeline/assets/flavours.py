@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 
+from sid_pipeline.assignment.collisions import Policy
 from sid_pipeline.partitions import from_snapshots, releases
 from sid_pipeline.receipts import MissingInput, Receipt, newest_complete_snapshot
 from sid_pipeline.releases import Release
@@ -62,6 +63,11 @@ class Flavour:
     def joined(self) -> list[list[Any]]:
         """Embedders and weights in their order, JSON-able: what a codebook's input space depends on."""
         return [[name, weight] for name, weight in self.spec.embedders.items()]
+
+    @property
+    def policy(self) -> Policy:
+        """How published SIDs are made from base SIDs."""
+        return Policy(self.spec.collision, self.spec.capacity)
 
     @property
     def weights(self) -> list[float]:

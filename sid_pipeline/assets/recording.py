@@ -15,6 +15,7 @@ from typing import Any
 
 import dagster as dg
 
+from sid_pipeline.assignment.collisions import PolicyError
 from sid_pipeline.embedding.model import ModelError
 from sid_pipeline.ingest.errors import InputError
 from sid_pipeline.publication.publish import PublicationError
@@ -39,6 +40,7 @@ MENDABLE = (
     TrainingSetError,
     CodebookError,
     CollapsedCodebookError,
+    PolicyError,
     PublicationError,
     JarError,
 )

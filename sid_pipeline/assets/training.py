@@ -200,12 +200,21 @@ def _write_training_set(
 def snapshot_vectors(
     warehouse: Warehouse, flavour: Flavour, release: Release, snapshot: str, columns: list[str]
 ) -> Any:
-    """A snapshot's products with a flavour's vectors, see `assignment.assign.product_vectors`."""
+    """Columns of a snapshot's products with a flavour's vectors, see `assignment.assign.product_vectors`."""
     from sid_pipeline.assignment.assign import product_vectors
 
+    return product_vectors(flavour_catalogue(warehouse, flavour, release, snapshot, columns)).drop("source_hash")
+
+
+def flavour_catalogue(
+    warehouse: Warehouse, flavour: Flavour, release: Release, snapshot: str, columns: list[str]
+) -> Any:
+    """Columns of a snapshot's products, and where a flavour's vectors are: an `assignment.assign.Catalogue`."""
+    from sid_pipeline.assignment.assign import Catalogue
+
     tables = warehouse.tables
-    return product_vectors(
-        tables.read(PRODUCTS, snapshot=snapshot).select(*columns),
+    return Catalogue(
+        tables.read(PRODUCTS, snapshot=snapshot).select(*columns, "text_hash"),
         [tables.read(EMBEDDED_PRODUCTS, embedder=name, snapshot=snapshot) for name in flavour.embedders],
         [tables.read(EMBEDDINGS, embedder_id=release.embedder_ids[name]) for name in flavour.embedders],
     )

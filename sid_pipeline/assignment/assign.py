@@ -1,19 +1,24 @@
-"""Assigning a SID to every product of a snapshot with a frozen codebook.
+"""Semantic IDs of a snapshot's products with a frozen codebook: of all of them, or of those that changed.
 
-`product_vectors` joins a snapshot's products to the vectors of a flavour; `assign` turns them into rows of
-`SEMANTIC_IDS`. A product without a usable vector keeps a row with the reason and no SID, so that rows out equal
-products in. The SID of a product depends on its vector and the codebook alone (see `rqvae.Codebook`).
+`assign_all` gives every row of a slice of SEMANTIC_IDS, `assign_changed` those that differ from the rows before, among
+them tombstones of withdrawn products. The base SID of a product depends on its vector and the codebook alone (see
+`rqvae.Codebook`), so codes are worked out once per distinct text, in Arrow batches, by numpy in the workers, and then
+joined to the products: vectors are not moved between workers unless a flavour joins several embeddings. A product
+without a usable vector keeps a row with the reason and no SID.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sid_pipeline.assignment.collisions import Policy, publish
 from sid_pipeline.embedding.vectors import join, matrix
 from sid_pipeline.rqvae import Codebook
 from sid_pipeline.schemas import SEMANTIC_IDS
@@ -22,105 +27,352 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 SLICE = ("flavour", "release")
-STAMPS = (
-    "codebook_id",
-    "as_of_snapshot",
-    "out_of_distribution",
-    "change",
-    "source_hash",
-    "collision_policy",
-    "withdrawn_on",
-)
 NO_TEXT = "no text of this product was embedded"
+# What the codebook says of a text; the columns that a product takes over from it.
+CODED = ("base_sid", "codes", "distance", "margin", "out_of_distribution")
+CODED_SCHEMA = pa.schema(
+    [
+        SEMANTIC_IDS.arrow().field("text_hash"),
+        *[SEMANTIC_IDS.arrow().field(name) for name in CODED],
+        ("fault", "string"),
+    ]
+)
+CODED_DDL = ", ".join(
+    [f"{c.name} {c.type}" for name in ("text_hash", *CODED) for c in SEMANTIC_IDS.columns if c.name == name]
+    + ["fault string"]
+)
+# Up to so many texts are sent to every worker to pick their vectors, instead of moving all vectors to the texts.
+FEW = 500_000
 
 
-def product_vectors(products: DataFrame, embedded: Sequence[DataFrame], stores: Sequence[DataFrame]) -> DataFrame:
-    """A snapshot's products with their vectors.
+@dataclass(frozen=True)
+class Catalogue:
+    """A snapshot's products and where their vectors are.
 
-    Args:
-        products: with product_id; every row is kept.
+    Attributes:
+        products: product_id, text_hash (of the source's text), and whatever else is to be kept.
         embedded: per embedder its rows of EMBEDDED_PRODUCTS for the snapshot (product_id, text_hash).
-        stores: per embedder its rows of EMBEDDINGS (text_hash, vector, fault).
-
-    Returns:
-        `products` with text_hash (several joined by '+'), vector_0, vector_1, ... and reason, null when all
-        vectors are there.
+        stores: per embedder its rows of EMBEDDINGS (text_hash, vector, fault); a text at most once.
     """
-    from pyspark.sql import functions as F
 
-    frame = products
-    hashes, faults = [], []
-    for i, (texts, store) in enumerate(zip(embedded, stores, strict=True)):
-        vectors = texts.join(store, "text_hash", "left").select(
+    products: DataFrame
+    embedded: Sequence[DataFrame]
+    stores: Sequence[DataFrame]
+
+    def texts(self) -> DataFrame:
+        """`products` with source_hash (their own text_hash), hash_0, hash_1, ... of the texts that were embedded,
+        null where there is none, and text_hash, those joined by '+'."""
+        from pyspark.sql import functions as F
+
+        frame = self.products.withColumnRenamed("text_hash", "source_hash")
+        for i, texts in enumerate(self.embedded):
+            frame = frame.join(texts.select("product_id", F.col("text_hash").alias(f"hash_{i}")), "product_id", "left")
+        hashes = [F.coalesce(f"hash_{i}", F.lit("")) for i in range(len(self.embedded))]
+        return frame.withColumn("text_hash", F.concat_ws("+", *hashes))
+
+    def with_vectors(self, texts: DataFrame) -> DataFrame:
+        """Rows with hash_0, ... with vector_0, ... in their place, and `fault`, null when all vectors are there."""
+        from pyspark.sql import functions as F
+
+        faults = []
+        for i, store in enumerate(self.stores):
+            vectors = store.select(
+                F.col("text_hash").alias(f"hash_{i}"),
+                F.col("vector").alias(f"vector_{i}"),
+                F.when(F.col("vector").isNull(), F.coalesce("fault", F.lit(NO_TEXT))).alias(f"fault_{i}"),
+                F.lit(True).alias(f"found_{i}"),
+            )
+            texts = texts.join(vectors, f"hash_{i}", "left")
+            faults.append(F.when(F.col(f"found_{i}").isNull(), F.lit(NO_TEXT)).otherwise(F.col(f"fault_{i}")))
+        spent = [f"{name}_{i}" for i in range(len(self.stores)) for name in ("hash", "fault", "found")]
+        return texts.withColumn("fault", F.coalesce(*faults)).drop(*spent)
+
+
+@dataclass(frozen=True)
+class Assigner:
+    """What turns a snapshot's vectors into SIDs.
+
+    Attributes:
+        codebook: the release's.
+        weights: one per embedder of the flavour, in the order their vectors are joined.
+        policy: what is published where products share a SID.
+        as_of_snapshot: the snapshot that the catalogue is of.
+    """
+
+    codebook: Codebook
+    weights: Sequence[float]
+    policy: Policy
+    as_of_snapshot: str
+
+    @contextmanager
+    def assign_all(self, catalogue: Catalogue, before: DataFrame | None = None) -> Iterator[DataFrame]:
+        """All rows of a slice from the start: the columns of SEMANTIC_IDS without flavour and release.
+
+        Args:
+            before: rows of another codebook that these replace; their products are marked as recoded.
+        """
+        from pyspark.sql import functions as F
+
+        texts = catalogue.texts().select("product_id", "source_hash", *self._hashes, "text_hash")
+        coded = self._coded(catalogue, texts, None)
+        rows = texts.drop(*self._hashes).join(coded, "text_hash", "left")
+        change = F.lit("new")
+        if before is not None:
+            rows = rows.join(before.select("product_id", F.lit(True).alias("known")), "product_id", "left")
+            change = F.when(F.col("known"), F.lit("recoded")).otherwise(change)
+        rows = rows.select(
             "product_id",
-            F.col("text_hash").alias(f"hash_{i}"),
-            F.col("vector").alias(f"vector_{i}"),
-            F.when(F.col("vector").isNull(), F.coalesce("fault", F.lit(NO_TEXT))).alias(f"fault_{i}"),
+            "source_hash",
+            "text_hash",
+            *CODED,
+            F.when(F.col("base_sid").isNull(), F.coalesce("fault", F.lit(NO_TEXT))).alias("reason"),
+            change.alias("change"),
+            F.lit(None).cast("string").alias("published_sid"),
+            F.lit(None).cast("string").alias("withdrawn_on"),
+            F.lit(self.as_of_snapshot).alias("as_of_snapshot"),
         )
-        frame = frame.join(vectors, "product_id", "left")
-        hashes.append(F.coalesce(f"hash_{i}", F.lit("")))
-        faults.append(F.when(F.col(f"hash_{i}").isNull(), F.lit(NO_TEXT)).otherwise(F.col(f"fault_{i}")))
-    keep = [*products.columns, *[f"vector_{i}" for i in range(len(stores))]]
-    return frame.select(*keep, F.concat_ws("+", *hashes).alias("text_hash"), F.coalesce(*faults).alias("reason"))
+        with _kept(rows, self.policy.kind != "share") as kept:
+            yield self._published(catalogue, kept, None)
+
+    @contextmanager
+    def assign_changed(self, catalogue: Catalogue, current: DataFrame) -> Iterator[tuple[DataFrame, int]]:
+        """The rows that differ from the slice's current ones, and their number; the frame gives the same rows
+        however often it is read while the context is open.
+
+        A product is touched when it is new, withdrawn or back, when its text changed, or when it had no SID and has
+        a vector now. One that comes back with the text it had takes up its row again, SID and all.
+
+        Args:
+            current: the slice's rows, tombstones included, all of this codebook.
+        """
+        from pyspark.sql import functions as F
+
+        with _kept(self._differences(catalogue, current), True) as differences:
+            touched = differences.count()
+            if not touched:
+                yield differences, 0
+                return
+            few = touched <= FEW
+            ids = differences.select("product_id")
+            old = current.join(F.broadcast(ids) if few else ids, "product_id", "left_semi")
+            old = old.select("product_id", F.struct(*old.columns).alias("old"))
+            frame = differences.join(old, "product_id", "left")
+            same_text = F.col("text_hash") == F.col("old.text_hash")
+            keeps = F.coalesce(F.col("gone") | (same_text & F.col("old.base_sid").isNotNull()), F.lit(False))
+            frame = frame.withColumn("keeps", keeps)
+            coded = self._coded(catalogue, frame.where(~F.col("keeps")), few)
+            with (
+                _kept(self._changed_rows(frame, coded), True) as rows,
+                _kept(self._published(catalogue, rows, current), self.policy.kind != "share") as published,
+            ):
+                yield published, published.count()
+
+    @property
+    def _hashes(self) -> list[str]:
+        return [f"hash_{i}" for i in range(len(self.weights))]
+
+    def _differences(self, catalogue: Catalogue, current: DataFrame) -> DataFrame:
+        """Products whose row may have to change: product_id, source_hash, text_hash, hash_0, ... and gone."""
+        from pyspark.sql import functions as F
+
+        now = catalogue.texts().select("product_id", "source_hash", *self._hashes, "text_hash")
+        was = current.select(
+            "product_id",
+            F.col("text_hash").alias("was_text"),
+            F.col("source_hash").alias("was_source"),
+            F.col("withdrawn_on").isNotNull().alias("was_gone"),
+            F.col("base_sid").isNull().alias("was_missing"),
+        )
+        gone = F.col("text_hash").isNull()
+        differs = (
+            (F.col("text_hash") != F.col("was_text"))
+            | ~F.col("source_hash").eqNullSafe(F.col("was_source"))
+            | F.col("was_gone")
+            | F.col("was_missing")
+        )
+        return (
+            now.join(was, "product_id", "full_outer")
+            .where(F.when(gone, ~F.col("was_gone")).otherwise(F.col("was_text").isNull() | differs))
+            .select("product_id", "source_hash", *self._hashes, "text_hash", gone.alias("gone"))
+        )
+
+    def _coded(self, catalogue: Catalogue, texts: DataFrame, few: bool | None) -> DataFrame:
+        """CODED and fault by text_hash, for the texts of a frame with text_hash and hash_0, ...
+
+        Args:
+            few: whether the texts fit into every worker; None: they are the greater part of the store.
+        """
+        from pyspark.sql import functions as F
+
+        if len(self.weights) == 1:
+            vectors = catalogue.stores[0].select("text_hash", F.col("vector").alias("vector_0"), "fault")
+            if few is not None:
+                needed = texts.select("text_hash").distinct()
+                vectors = vectors.join(F.broadcast(needed) if few else needed, "text_hash", "left_semi")
+        else:
+            vectors = catalogue.with_vectors(texts.select("text_hash", *self._hashes).dropDuplicates(["text_hash"]))
+        columns = ["text_hash", *[f"vector_{i}" for i in range(len(self.weights))], "fault"]
+        return vectors.select(*columns).mapInArrow(code_batches(self.codebook, list(self.weights)), CODED_DDL)
+
+    def _changed_rows(self, frame: DataFrame, coded: DataFrame) -> DataFrame:
+        """`frame`, differences with `old` and `keeps`, as rows of SEMANTIC_IDS without those that stay as they were."""
+        from pyspark.sql import functions as F
+
+        keeps, gone, old = F.col("keeps"), F.col("gone"), F.col("old")
+        known, was_gone = old.isNotNull(), F.col("old.withdrawn_on").isNotNull()
+        frame = frame.join(coded.select("text_hash", *[F.col(n).alias(f"new_{n}") for n in (*CODED, "fault")]),
+                           "text_hash", "left")  # fmt: skip
+        taken = {name: F.when(keeps, F.col(f"old.{name}")).otherwise(F.col(f"new_{name}")) for name in CODED}
+        missing = F.coalesce("new_fault", F.lit(NO_TEXT))
+        reason = F.when(keeps, F.col("old.reason")).when(F.col("new_base_sid").isNull(), missing)
+        same_source = F.coalesce(F.col("source_hash") == F.col("old.source_hash"), F.lit(False))
+        same_text = F.coalesce(F.col("text_hash") == F.col("old.text_hash"), F.lit(False))
+        still_missing = same_text & F.col("old.base_sid").isNull() & F.col("new_base_sid").isNull()
+        still = ~gone & ~was_gone & (keeps | (still_missing & reason.eqNullSafe(F.col("old.reason"))))
+        change = (
+            F.when(gone, F.lit("withdrawn"))
+            .when(~known, F.lit("new"))
+            .when(was_gone, F.lit("returned"))
+            .when(still, F.col("old.change"))
+            .when(same_text, F.lit("new"))  # it had no SID until now
+            .when(same_source, F.lit("recleaned"))
+            .otherwise(F.lit("text_changed"))
+        )
+        # A changed text that keeps its base SID keeps what was published for it.
+        stays = keeps | (taken["base_sid"] == F.col("old.base_sid"))
+        return frame.where(~(known & still & same_source)).select(
+            "product_id",
+            F.when(gone, F.col("old.source_hash")).otherwise(F.col("source_hash")).alias("source_hash"),
+            F.when(gone, F.col("old.text_hash")).otherwise(F.col("text_hash")).alias("text_hash"),
+            *[column.alias(name) for name, column in taken.items()],
+            reason.alias("reason"),
+            change.alias("change"),
+            F.when(stays, F.col("old.published_sid")).alias("published_sid"),
+            F.when(gone, F.lit(self.as_of_snapshot)).alias("withdrawn_on"),
+            F.when(known & still, F.col("old.as_of_snapshot")).otherwise(self.as_of_snapshot).alias("as_of_snapshot"),
+        )
+
+    def _published(self, catalogue: Catalogue, rows: DataFrame, current: DataFrame | None) -> DataFrame:
+        """`rows` with published_sid filled and their stamps, in the order of the table's columns."""
+        from pyspark.sql import functions as F
+
+        texts = catalogue.texts().select("product_id", *self._hashes) if len(self.weights) > 1 else None
+
+        def candidates(wanted: DataFrame) -> DataFrame:
+            if texts is None:
+                vectors = wanted.withColumnRenamed("text_hash", "hash_0")
+            else:
+                vectors = wanted.drop("text_hash").join(texts, "product_id")
+            ordered = order_batches(self.codebook, list(self.weights))
+            frame = catalogue.with_vectors(vectors).drop("fault")
+            return frame.mapInArrow(ordered, "product_id string, candidates binary")
+
+        published = publish(rows, current, self.policy, candidates)
+        stamped = published.withColumn("codebook_id", F.lit(self.codebook.id)).withColumn(
+            "collision_policy", F.lit(str(self.policy))
+        )
+        return stamped.select(*[name for name in SEMANTIC_IDS.column_names if name not in SLICE])
 
 
-def assign(frame: DataFrame, codebook: Codebook, weights: Sequence[float], as_of_snapshot: str) -> DataFrame:
-    """SIDs of all rows of `product_vectors`: columns of SEMANTIC_IDS without flavour and release."""
-    from pyspark.sql import functions as F
-
-    columns = ["product_id", "text_hash", "reason", *[f"vector_{i}" for i in range(len(weights))]]
-    return (
-        frame.select(*columns)
-        .mapInArrow(sid_batches(codebook, list(weights)), SEMANTIC_IDS.ddl(without=SLICE + STAMPS))
-        .withColumn("codebook_id", F.lit(codebook.id))
-        .withColumn("as_of_snapshot", F.lit(as_of_snapshot))
-        .withColumn("out_of_distribution", F.lit(None).cast("boolean"))
-        .withColumn("change", F.lit("new"))
-        .withColumn("source_hash", F.lit(None).cast("string"))
-        .withColumn("collision_policy", F.lit("share"))
-        .withColumn("withdrawn_on", F.lit(None).cast("string"))
-    )
+def product_vectors(catalogue: Catalogue) -> DataFrame:
+    """A snapshot's products with their vectors: every row of `products`, with vector_0, vector_1, ... and `reason`,
+    null when all vectors are there; source_hash and text_hash as in `Catalogue.texts`."""
+    frame = catalogue.with_vectors(catalogue.texts())
+    return frame.withColumnRenamed("fault", "reason")
 
 
-def sid_batches(
-    codebook: Codebook, weights: list[float]
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """The function that runs in the workers: Arrow batches of vectors to Arrow batches of SIDs."""
-    schema = SEMANTIC_IDS.arrow(without=SLICE + STAMPS)
+@contextmanager
+def _kept(frame: DataFrame, keep: bool) -> Iterator[DataFrame]:
+    """The frame, worked out once while the context is open where `keep` says so."""
+    if not keep:
+        yield frame
+        return
+    from pyspark import StorageLevel
+
+    kept = frame.persist(StorageLevel.DISK_ONLY)
+    try:
+        yield kept
+    finally:
+        kept.unpersist()
+
+
+Batches = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+
+
+def code_batches(codebook: Codebook, weights: list[float]) -> Batches:
+    """The function that runs in the workers: text_hash, fault, vector_0, ... to CODED_SCHEMA, batch by batch.
+
+    A row with a null vector has no codes, and its fault, or `NO_TEXT`, as fault.
+    """
+    threshold = codebook.config.get("ood_distance")
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            yield _assign_batch(batch, codebook, weights, schema)
+            yield _code(batch, codebook, weights, threshold)
 
     return run
 
 
-def _assign_batch(batch: pa.RecordBatch, codebook: Codebook, weights: list[float], schema: pa.Schema) -> pa.RecordBatch:
-    reason = batch.column("reason")
-    usable = np.asarray(pc.is_null(reason))
-    rows = np.flatnonzero(usable)
-    # Where each row's result lies among the usable ones; null for the others, which `take` turns into null.
-    place = pa.array(np.cumsum(usable) - 1, mask=~usable)
-    kept = batch.take(pa.array(rows))
-    if len(rows):
-        result = codebook.quantise(join([matrix(kept.column(f"vector_{i}")) for i in range(len(weights))], weights))
+def _code(batch: pa.RecordBatch, codebook: Codebook, weights: list[float], threshold: float | None) -> pa.RecordBatch:
+    vectors = [batch.column(f"vector_{i}") for i in range(len(weights))]
+    usable = np.logical_and.reduce([np.asarray(pc.is_valid(column)) for column in vectors])
+    if not usable.all():
+        rows = pa.array(np.flatnonzero(usable))
+        vectors = [column.take(rows) for column in vectors]
+    if usable.any():
+        result = codebook.quantise(join([matrix(column) for column in vectors], weights))
         codes, distance, margin = result.codes, result.distance, result.margin
     else:
         codes = np.empty((0, codebook.levels), np.int32)
         distance = margin = np.empty(0, np.float32)
-    sids = format_sids(codes).take(place)
     offsets = pa.array(np.arange(len(codes) + 1, dtype=np.int32) * codebook.levels)
+    far = pa.nulls(len(codes), pa.bool_()) if threshold is None else pa.array(distance > threshold)
     columns = {
-        "product_id": batch.column("product_id"),
-        "base_sid": sids,
-        "published_sid": sids,
-        "codes": pa.ListArray.from_arrays(offsets, pa.array(codes.ravel(), pa.int32())).take(place),
-        "distance": pa.array(distance, pa.float32()).take(place),
-        "margin": pa.array(margin, pa.float32()).take(place),
-        "reason": reason,
-        "text_hash": batch.column("text_hash"),
+        "base_sid": format_sids(codes),
+        "codes": pa.ListArray.from_arrays(offsets, pa.array(codes.ravel(), pa.int32())),
+        "distance": pa.array(distance, pa.float32()),
+        "margin": pa.array(margin, pa.float32()),
+        "out_of_distribution": far,
     }
-    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+    if usable.all():
+        fault = pa.nulls(len(batch), pa.string())
+    else:
+        # Where each row's result lies among the usable ones; null for the others, which `take` turns into null.
+        place = pa.array(np.cumsum(usable) - 1, mask=~usable)
+        columns = {name: column.take(place) for name, column in columns.items()}
+        fault = pc.if_else(pa.array(usable), pa.scalar(None, pa.string()), pc.fill_null(batch.column("fault"), NO_TEXT))
+    columns |= {"text_hash": batch.column("text_hash"), "fault": fault}
+    return pa.RecordBatch.from_arrays([columns[name] for name in CODED_SCHEMA.names], schema=CODED_SCHEMA)
+
+
+def order_batches(codebook: Codebook, weights: list[float]) -> Batches:
+    """The function that runs in the workers: product_id, vector_0, ... to product_id and `candidates`, the last
+    level's codewords from the nearest to the farthest, as little-endian int16."""
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            vectors = join([matrix(batch.column(f"vector_{i}")) for i in range(len(weights))], weights)
+            order = last_codewords(codebook, vectors).astype("<i2")
+            candidates = pa.array([row.tobytes() for row in order], pa.binary())
+            yield pa.RecordBatch.from_arrays([batch.column("product_id"), candidates], ["product_id", "candidates"])
+
+    return run
+
+
+def last_codewords(codebook: Codebook, x: np.ndarray) -> np.ndarray:
+    """The last level's codewords from the nearest to the farthest of what the levels above leave of vectors.
+
+    Args:
+        x: (N, d) float32.
+
+    Returns:
+        (N, K) integers; codewords that are equally near in order of their number.
+    """
+    above = codebook.quantised(codebook.encode(x)[:, : codebook.levels - 1])
+    rest = codebook.latent(x).astype(np.float64) - above
+    words = codebook.arrays["codewords"][-1].astype(np.float64)
+    scores = np.einsum("kd,kd->k", words, words) - 2 * rest @ words.T
+    return np.argsort(scores, axis=1, kind="stable")
 
 
 def format_sids(codes: np.ndarray) -> pa.Array:

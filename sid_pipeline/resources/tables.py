@@ -1,7 +1,8 @@
 """Reading and writing the Delta tables of `schemas`.
 
-Writes go through Spark, one commit each: `replace` swaps a partition slice, `append` adds rows. `arrow` reads a
-slice without Spark, for the command line and small look-ups. What does not belong here: what a table means.
+Writes go through Spark, one commit each: `replace` swaps a partition slice, `merge` changes rows of one, `append`
+adds rows. `arrow` reads a slice without Spark, for the command line and small look-ups. What does not belong here:
+what a table means.
 
 On a local disk Delta does not exclude two writers in two processes, so every write there holds one OS lock per
 table; object stores have Delta's own log store.
@@ -9,11 +10,13 @@ table; object stores have Delta's own log store.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,10 +32,15 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 COMMIT_TRIES = 5
+USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 
 
 class MissingSlice(LookupError):
     """A table or slice that is needed does not exist."""
+
+
+class SliceMoved(RuntimeError):
+    """Another process wrote a slice after it was read: what was worked out from it must be worked out again."""
 
 
 class Tables:
@@ -61,33 +69,92 @@ class Tables:
         """Where a table lies."""
         return f"{self.root}/{spec.name}"
 
-    def read(self, spec: TableSpec, **slice: str) -> DataFrame:
+    def read(self, spec: TableSpec, *, version: int | None = None, **slice: str) -> DataFrame:
         """A slice as a Spark DataFrame, its slice columns dropped.
+
+        Args:
+            version: read this version of the table, whatever is written meanwhile; None reads the newest whenever
+                the frame is worked out.
+            slice: values of partition columns.
 
         Raises:
             MissingSlice: the table was never written.
         """
         if not self.exists(spec):
             raise MissingSlice(f"table {spec.name!r} does not exist yet")
-        frame = self.spark.read.format("delta").load(self.location(spec))
+        reader = self.spark.read.format("delta")
+        if version is not None:
+            reader = reader.option("versionAsOf", version)
+        frame = reader.load(self.location(spec))
         for column, value in slice.items():
             frame = frame.where(frame[column] == value)
         return frame.drop(*slice)
 
-    def replace(self, spec: TableSpec, frame: DataFrame, **slice: str) -> int:
+    def replace(
+        self,
+        spec: TableSpec,
+        frame: DataFrame,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        since: int | None = None,
+        **slice: str,
+    ) -> int:
         """Replace one slice in one commit and return its number of rows.
 
-        `frame` holds the table's columns without the slice's; `slice` names every partition column.
+        Args:
+            frame: the table's columns without the slice's.
+            metadata: JSON-able, recorded in the commit beside the slice.
+            since: the version that `frame` was worked out from.
+            slice: a value of every partition column.
+
+        Raises:
+            SliceMoved: the slice was written, with metadata, after `since`.
         """
-        if set(slice) != set(spec.partition_by):
-            raise ValueError(f"a slice of {spec.name!r} needs exactly {spec.partition_by}, not {tuple(slice)}")
-        condition = " AND ".join(f"{column} = '{check_key(column, value)}'" for column, value in slice.items())
+        condition = _condition(spec, slice)
         options = {"replaceWhere": condition} if condition else {}
-        return self._write(spec, frame, "overwrite", slice, options)
+        if metadata is not None:
+            options["userMetadata"] = _user_metadata(slice, metadata)
+        frame = _conform(spec, frame, slice)
+
+        def write() -> None:
+            frame.write.format("delta").mode("overwrite").options(**options).save(self.location(spec))
+
+        return self._commit(spec, write, slice, since)
+
+    def merge(self, spec: TableSpec, frame: DataFrame, *, metadata: Mapping[str, Any], since: int, **slice: str) -> int:
+        """Update the rows of a slice whose key is in `frame` and insert the others, in one commit; rows touched.
+
+        `frame` is read more than once, so it must give the same rows each time: persist it. Arguments and faults
+        as for `replace`.
+        """
+        keys = " AND ".join(f"t.`{column}` = s.`{column}`" for column in spec.key)
+        # Literal partition values, or a merge conflicts with writers of every other slice.
+        where = _condition(spec, slice, "t.")
+        source = f"merge_{uuid.uuid4().hex}"
+        statement = (
+            f"MERGE INTO delta.`{self.location(spec)}` t USING {source} s ON {where} AND {keys} "
+            "WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
+        )
+
+        def write() -> None:
+            self.spark.conf.set(USER_METADATA, _user_metadata(slice, metadata))
+            try:
+                self.spark.sql(statement)
+            finally:
+                self.spark.conf.unset(USER_METADATA)
+
+        _conform(spec, frame, slice).createOrReplaceTempView(source)
+        try:
+            return self._commit(spec, write, slice, since)
+        finally:
+            self.spark.catalog.dropTempView(source)
 
     def append(self, spec: TableSpec, frame: DataFrame, **slice: str) -> int:
         """Append rows in one commit and return their number."""
-        return self._write(spec, frame, "append", slice, {})
+        frame = _conform(spec, frame, slice)
+        return self._commit(
+            spec, lambda: frame.write.format("delta").mode("append").save(self.location(spec)), slice, None
+        )
 
     def create(self, spec: TableSpec) -> None:
         """Create a table with its comments and constraints; an existing one is left alone."""
@@ -95,11 +162,18 @@ class Tables:
             f"`{c.name}` {c.type}{'' if c.nullable else ' NOT NULL'} COMMENT {_quote(c.description)}"
             for c in spec.columns
         )
+        properties = ", ".join(f"'{name}' = '{value}'" for name, value in spec.properties)
         partition = f"PARTITIONED BY ({', '.join(spec.partition_by)})" if spec.partition_by else ""
         self.spark.sql(
             f"CREATE TABLE IF NOT EXISTS delta.`{self.location(spec)}` ({columns}) USING delta {partition} "
-            f"COMMENT {_quote(spec.description)}"
+            f"COMMENT {_quote(spec.description)}" + (f" TBLPROPERTIES ({properties})" if spec.properties else "")
         )
+
+    def ensure(self, spec: TableSpec) -> int:
+        """Make sure that a table exists and has all columns, as every write does; its version."""
+        with self._lock(spec):
+            self._prepare(spec)
+            return self.version(spec)
 
     def _prepare(self, spec: TableSpec) -> None:
         """Create a table, or give one that an earlier version of the project made the columns it lacks."""
@@ -116,7 +190,7 @@ class Tables:
 
     def fingerprint(self, spec: TableSpec, columns: list[str], **slice: str) -> str:
         """A content hash of some columns of a slice, whatever the order of its rows."""
-        return fingerprint(self.read(spec, **slice).select(*columns))
+        return fingerprint(self.read(spec, version=None, **slice).select(*columns))
 
     def exists(self, spec: TableSpec) -> bool:
         """Whether the table was ever written; needs no Spark."""
@@ -144,23 +218,52 @@ class Tables:
         # system reads them. (Reading through delta-rs' Python file system now and then aborts the interpreter at
         # exit, while a read-ahead thread still holds it.)
         filesystem, root = fs.FileSystem.from_uri(self._rust_location(spec))
-        log = pa.table(DeltaTable(self._rust_location(spec)).get_add_actions())
+        table = DeltaTable(self._rust_location(spec))
+        log = pa.table(table.get_add_actions())
         paths = [f"{root}/{unquote(path)}" for path in log["path"].to_pylist()]
         if not paths:
             return schema.empty_table().select(columns or spec.column_names)
+        # Rows that are marked as deleted still lie in their files.
+        deleted = pa.table(table.deletion_vectors())
+        kept = {
+            f"{root}/{unquote(uri)[len(unquote(table.table_uri)) :].lstrip('/')}": mask
+            for uri, mask in zip(
+                deleted["filepath"].to_pylist(), deleted["selection_vector"].combine_chunks(), strict=True
+            )
+        }
         keys = pa.schema([schema.field(name) for name in spec.partition_by])
-        dataset = ds.dataset(
-            paths,
-            schema=schema,
-            format="parquet",
-            filesystem=filesystem,
-            partitioning=ds.partitioning(keys, flavor="hive"),
-            partition_base_dir=root,
-        )
+
+        def dataset(files: list[str]) -> ds.Dataset:
+            return ds.dataset(
+                files,
+                schema=schema,
+                format="parquet",
+                filesystem=filesystem,
+                partitioning=ds.partitioning(keys, flavor="hive"),
+                partition_base_dir=root,
+            )
+
         for column, value in slice.items():
             wanted = ds.field(column) == value
             filters = wanted if filters is None else filters & wanted
-        return dataset.to_table(columns=columns or spec.column_names, filter=filters)
+        names = columns or spec.column_names
+        parts = [dataset([path for path in paths if path not in kept]).to_table(columns=names, filter=filters)]
+        for path, mask in kept.items():
+            rows = dataset([path]).to_table()
+            # A mask ends with the last deleted row.
+            keep = pa.concat_arrays([mask.values, pa.array([True] * (len(rows) - len(mask.values)), pa.bool_())])
+            left = ds.dataset(rows.filter(keep)).to_table(columns=names, filter=filters)
+            parts.append(left)
+        return pa.concat_tables(parts)
+
+    def last_commit(self, spec: TableSpec, **slice: str) -> dict[str, Any] | None:
+        """What the newest commit to a slice recorded with it; None where none did."""
+        from deltalake import DeltaTable
+
+        if not self.exists(spec):
+            return None
+        commits = DeltaTable(self._rust_location(spec)).history()
+        return next((found for commit in commits if (found := _recorded(commit, slice)) is not None), None)
 
     def version(self, spec: TableSpec) -> int:
         """The table's newest version, -1 when it does not exist."""
@@ -171,24 +274,32 @@ class Tables:
     def _rust_location(self, spec: TableSpec) -> str:
         return self.location(spec).replace("s3a://", "s3://", 1)
 
-    def _write(
-        self, spec: TableSpec, frame: DataFrame, mode: str, slice: dict[str, str], options: dict[str, str]
-    ) -> int:
-        from pyspark.sql import functions as F
-
-        for column, value in slice.items():
-            frame = frame.withColumn(column, F.lit(value))
-        missing = set(spec.column_names) - set(frame.columns)
-        extra = set(frame.columns) - set(spec.column_names)
-        if missing or extra:
-            raise ValueError(f"a frame for {spec.name!r} lacks {sorted(missing)} and has unknown {sorted(extra)}")
-        frame = frame.select([F.col(c.name).cast(c.type) for c in spec.columns])
+    def _commit(self, spec: TableSpec, write: Callable[[], Any], slice: dict[str, str], since: int | None) -> int:
+        """Run a write of one commit under the table's lock, and return the rows it wrote."""
         with self._lock(spec):
             self._prepare(spec)
             before = self.version(spec)
-            writer = frame.write.format("delta").mode(mode).options(**options)
-            _commit(lambda: writer.save(self.location(spec)))
+            if since is None:
+                _retried(write)
+            else:
+                # The rows were worked out from what was read: a conflict is no reason to write them once more.
+                self._refuse_moved(spec, slice, since)
+                try:
+                    write()
+                except _conflicts() as conflict:
+                    raise SliceMoved(f"{spec.name} {slice} was written by another process meanwhile") from conflict
             return self._rows_written(spec, before)
+
+    def _refuse_moved(self, spec: TableSpec, slice: dict[str, str], since: int) -> None:
+        from deltalake import DeltaTable
+
+        table = DeltaTable(self._rust_location(spec))
+        for commit in table.history(max(table.version() - since, 0) or None):
+            if commit["version"] > since and _recorded(commit, slice) is not None:
+                raise SliceMoved(
+                    f"{spec.name} {slice} was written by another process (version {commit['version']}) after it was "
+                    f"read at version {since}"
+                )
 
     def _rows_written(self, spec: TableSpec, before: int) -> int:
         """Rows of the newest commit; 0 when the write made none."""
@@ -198,7 +309,8 @@ class Tables:
         if table.version() == before:
             return 0
         metrics = table.history(1)[0].get("operationMetrics", {})
-        return int(metrics.get("numOutputRows", 0))
+        merged = ("numTargetRowsInserted", "numTargetRowsUpdated")
+        return sum(int(metrics.get(name, 0)) for name in (("numOutputRows",) if "numOutputRows" in metrics else merged))
 
     @contextmanager
     def _lock(self, spec: TableSpec) -> Iterator[None]:
@@ -223,12 +335,12 @@ def fingerprint(frame: DataFrame) -> str:
     return f"{row['n']}-{(row['x'] or 0) & (2**64 - 1):016x}"
 
 
-def _commit(write: Callable[[], Any]) -> None:
-    """Run a Delta write, again after a conflict with another writer."""
+def _conflicts() -> tuple[type[Exception], ...]:
+    """What Delta raises when another writer was quicker."""
     # They share no public base class; importing the module is what makes PySpark raise them.
     import delta.exceptions as conflicts
 
-    retryable = (
+    return (
         conflicts.ConcurrentAppendException,
         conflicts.ConcurrentDeleteReadException,
         conflicts.ConcurrentDeleteDeleteException,
@@ -237,6 +349,11 @@ def _commit(write: Callable[[], Any]) -> None:
         conflicts.MetadataChangedException,
         conflicts.ProtocolChangedException,
     )
+
+
+def _retried(write: Callable[[], Any]) -> None:
+    """Run a Delta write, again after a conflict with another writer."""
+    retryable = _conflicts()
     for attempt in range(1, COMMIT_TRIES + 1):
         try:
             write()
@@ -245,6 +362,39 @@ def _commit(write: Callable[[], Any]) -> None:
             if attempt == COMMIT_TRIES:
                 raise
             time.sleep(random.uniform(0, 2**attempt))
+
+
+def _conform(spec: TableSpec, frame: DataFrame, slice: Mapping[str, str]) -> DataFrame:
+    """A frame with exactly the table's columns in their order, the slice's values filled in."""
+    from pyspark.sql import functions as F
+
+    for column, value in slice.items():
+        frame = frame.withColumn(column, F.lit(value))
+    missing = set(spec.column_names) - set(frame.columns)
+    extra = set(frame.columns) - set(spec.column_names)
+    if missing or extra:
+        raise ValueError(f"a frame for {spec.name!r} lacks {sorted(missing)} and has unknown {sorted(extra)}")
+    return frame.select([F.col(c.name).cast(c.type) for c in spec.columns])
+
+
+def _condition(spec: TableSpec, slice: Mapping[str, str], prefix: str = "") -> str:
+    """SQL that picks a slice; its values are checked to be plain keys."""
+    if set(slice) != set(spec.partition_by):
+        raise ValueError(f"a slice of {spec.name!r} needs exactly {spec.partition_by}, not {tuple(slice)}")
+    return " AND ".join(f"{prefix}{column} = '{check_key(column, value)}'" for column, value in slice.items())
+
+
+def _user_metadata(slice: Mapping[str, str], metadata: Mapping[str, Any]) -> str:
+    return json.dumps({"slice": dict(slice), **metadata}, sort_keys=True)
+
+
+def _recorded(commit: Mapping[str, Any], slice: Mapping[str, str]) -> dict[str, Any] | None:
+    """The metadata of a commit if it was to this slice."""
+    try:
+        found = json.loads(commit.get("userMetadata") or "null")
+    except ValueError:  # somebody else's
+        return None
+    return found if isinstance(found, dict) and found.get("slice") == dict(slice) else None
 
 
 def _quote(text: str) -> str:

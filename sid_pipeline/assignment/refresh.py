@@ -1,0 +1,164 @@
+"""Bringing a slice of SEMANTIC_IDS to a snapshot: decides what has to be assigned, and writes it in one commit.
+
+An empty slice and one of another codebook are assigned wholly; otherwise only what changed is touched, and where
+nothing did, nothing is written. `inspect` then looks at the whole slice once, for the checks and the figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sid_pipeline.assignment.assign import Assigner, Catalogue
+from sid_pipeline.assignment.collisions import PolicyError
+from sid_pipeline.resources.tables import SliceMoved, Tables
+from sid_pipeline.schemas import ACTIVE, SEMANTIC_IDS
+from sid_pipeline.settings import check_key
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+TRIES = 3
+
+
+@dataclass(frozen=True)
+class Refreshed:
+    """What a refresh did. `touched`: rows written; `whole`: whether the whole slice was assigned."""
+
+    touched: int
+    whole: bool
+
+
+def refresh(tables: Tables, catalogue: Catalogue, assigner: Assigner, flavour: str, release: str) -> Refreshed:
+    """Bring a slice to the assigner's snapshot.
+
+    When another process writes the slice meanwhile, the work is done again on what that process wrote.
+
+    Raises:
+        KeyNotAllowed: the flavour or the release could leave its slice.
+        PolicyError: the slice was published under another collision policy.
+        SliceMoved: other processes wrote the slice each time.
+    """
+    slice = {kind: check_key(kind, key) for kind, key in (("flavour", flavour), ("release", release))}
+    for attempt in range(1, TRIES + 1):
+        try:
+            return _refresh(tables, catalogue, assigner, slice)
+        except SliceMoved:
+            if attempt == TRIES:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _refresh(tables: Tables, catalogue: Catalogue, assigner: Assigner, slice: dict[str, str]) -> Refreshed:
+    from pyspark.sql import functions as F
+
+    since = tables.ensure(SEMANTIC_IDS)
+    current = tables.read(SEMANTIC_IDS, version=since, **slice)
+    policy = F.coalesce("collision_policy", F.lit("share"))
+    stamps = current.select("codebook_id", policy.alias("policy")).distinct().collect()
+    others = {row["policy"] for row in stamps} - {str(assigner.policy)}
+    if others:
+        raise PolicyError(
+            f"release {slice['release']!r} of {slice['flavour']!r} is published with collision policy "
+            f"{', '.join(sorted(others))}, the settings say {assigner.policy}: its readers know those SIDs, so go "
+            "back, or add a new release"
+        )
+    metadata = {
+        "as_of_snapshot": assigner.as_of_snapshot,
+        "codebook_id": assigner.codebook.id,
+        "collision_policy": str(assigner.policy),
+    }
+    if {row["codebook_id"] for row in stamps} != {assigner.codebook.id}:
+        with assigner.assign_all(catalogue, current if stamps else None) as rows:
+            touched = tables.replace(SEMANTIC_IDS, rows, metadata=metadata, since=since, **slice)
+        return Refreshed(touched, whole=True)
+    with assigner.assign_changed(catalogue, current) as (rows, touched):
+        if touched:
+            tables.merge(SEMANTIC_IDS, rows, metadata=metadata, since=since, **slice)
+    return Refreshed(touched, whole=False)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """One look at a whole slice.
+
+    Attributes:
+        active: rows of active products; withdrawn: tombstones.
+        assigned: active products with a published SID.
+        distinct: distinct published SIDs of active products.
+        unexplained: active products with neither SID nor reason.
+        bad_codes: rows with a code out of range, or a SID that does not spell its codes.
+        out_of_distribution: active products that are far from all that the codebook has seen.
+        mean_distance: mean squared distance of the assigned ones, 0.0 when there are none.
+        used: codewords in use per level.
+        changes: rows by what last touched them, of those that the snapshot touched.
+        same_products: whether the active rows are the snapshot's products, each once.
+        fingerprint: content hash of product_id, published_sid, codebook_id and withdrawn_on.
+    """
+
+    active: int
+    withdrawn: int
+    assigned: int
+    distinct: int
+    unexplained: int
+    bad_codes: int
+    out_of_distribution: int
+    mean_distance: float
+    used: Sequence[int]
+    changes: dict[str, int]
+    same_products: bool
+    fingerprint: str
+
+
+def inspect(slice: DataFrame, products: DataFrame, levels: int, codebook_size: int, as_of_snapshot: str) -> Inspection:
+    """Look at a slice of SEMANTIC_IDS and the products that it should hold.
+
+    Row sets are compared by count, xor and sum of 64-bit hashes of the product ids, so that nothing is shuffled.
+    """
+    from pyspark.sql import functions as F
+
+    from sid_pipeline.schemas import CHANGES
+
+    def same(frame: DataFrame) -> list:
+        hashed = F.xxhash64("product_id")
+        return [F.count("*"), F.bit_xor(hashed), F.sum(hashed.bitwiseAND(F.lit(0x7FFFFFFF)))]
+
+    code, here = F.col("codes"), F.expr(ACTIVE)
+    spelt = F.array_join(F.transform(code, lambda c: c.cast("string")), "_")
+    out_of_range = F.exists(code, lambda c: (c < 0) | (c >= codebook_size))
+    row = F.xxhash64("product_id", "published_sid", "codebook_id", "withdrawn_on")
+    tonight = F.col("as_of_snapshot") == as_of_snapshot
+
+    def count(condition):
+        return F.count(F.when(condition, True))
+
+    figures = slice.agg(
+        count(here).alias("active"),
+        count(~here).alias("withdrawn"),
+        count(here & F.col("published_sid").isNotNull()).alias("assigned"),
+        count(here & F.col("published_sid").isNull() & F.col("reason").isNull()).alias("unexplained"),
+        count(out_of_range | (spelt != F.col("base_sid"))).alias("bad_codes"),
+        count(here & F.col("out_of_distribution")).alias("out_of_distribution"),
+        F.avg(F.when(here, F.col("distance"))).alias("mean_distance"),
+        *[F.size(F.collect_set(F.when(here, code[level]))).alias(f"used_{level}") for level in range(levels)],
+        *[count(tonight & (F.col("change") == name)).alias(name) for name in CHANGES],
+        F.count("*").alias("rows"),
+        F.bit_xor(row).alias("xor"),
+    ).collect()[0]
+    active = slice.where(ACTIVE)
+    distinct = active.select(F.countDistinct("published_sid")).collect()[0][0]
+    return Inspection(
+        active=figures["active"],
+        withdrawn=figures["withdrawn"],
+        assigned=figures["assigned"],
+        distinct=distinct,
+        unexplained=figures["unexplained"],
+        bad_codes=figures["bad_codes"],
+        out_of_distribution=figures["out_of_distribution"],
+        mean_distance=figures["mean_distance"] or 0.0,
+        used=[figures[f"used_{level}"] for level in range(levels)],
+        changes={name: figures[name] for name in CHANGES if figures[name]},
+        same_products=active.agg(*same(active)).collect() == products.agg(*same(products)).collect(),
+        fingerprint=f"{figures['rows']}-{(figures['xor'] or 0) & (2**64 - 1):016x}",
+    )
