@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from sid_pipeline.commands.release import release_commands
 from sid_pipeline.commands.taxonomy import taxonomy_commands
 from sid_pipeline.receipts import MissingInput
 from sid_pipeline.settings import PROJECT_ROOT, Settings, SettingsError, load_settings
@@ -155,6 +156,7 @@ def _settings() -> Settings:
 
 
 main.add_command(taxonomy_commands(_settings))
+main.add_command(release_commands(_settings))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ relevance_model    labels and the relevance model (not partitioned)
 snapshot_refresh   a night's catalogue, cleaning and embeddings
 release_build      a whole vocabulary release: taxonomy, codebooks, SIDs, publication
 sid_refresh        newer data through a release's frozen codebooks: SIDs, publication, live
+taxonomy_revision  a minor change of the taxonomy: a release's tree and the names of its prefixes; no SID moves
 """
 
 import dagster as dg
@@ -13,17 +14,18 @@ from sid_pipeline.assets import assignment, evaluation, publication
 from sid_pipeline.assets.embeddings import embeddings_key
 from sid_pipeline.assets.relevance import ESCI_MODEL, RELEVANCE_LABELS
 from sid_pipeline.assets.snapshot import CATALOGUE
-from sid_pipeline.assets.taxonomy import TAXONOMY
 from sid_pipeline.assets.training import CODEBOOK, TRAINING_SET
 from sid_pipeline.partitions import releases, snapshots
 from sid_pipeline.schemas import CLEANED_ATTRIBUTES
 from sid_pipeline.settings import Settings
+from sid_pipeline.taxonomy_source import TAXONOMY
 
-RELEVANCE_MODEL, SNAPSHOT_REFRESH, RELEASE_BUILD, SID_REFRESH = (
+RELEVANCE_MODEL, SNAPSHOT_REFRESH, RELEASE_BUILD, SID_REFRESH, TAXONOMY_REVISION = (
     "relevance_model",
     "snapshot_refresh",
     "release_build",
     "sid_refresh",
+    "taxonomy_revision",
 )
 
 
@@ -68,6 +70,13 @@ def build_jobs(settings: Settings) -> dict[str, Job]:
             SID_REFRESH,
             dg.AssetSelection.assets(*of_flavours(refreshed), *together),
             description="Refresh the SIDs of a release at the newest complete snapshot; its codebooks stay.",
+            partitions_def=releases,
+        ),
+        dg.define_asset_job(
+            TAXONOMY_REVISION,
+            dg.AssetSelection.assets(TAXONOMY, *of_flavours([evaluation.NAMES])),
+            description="Bring a release's tree and prefix names up to date with a minor change of the taxonomy; "
+            "its codebooks serve on and no SID moves.",
             partitions_def=releases,
         ),
     ]

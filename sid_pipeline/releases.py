@@ -1,26 +1,40 @@
-"""The ledger of vocabulary releases: what a release is pinned to, and reading it back without Spark.
+"""The ledger of vocabulary releases: what a release is pinned to, its state, and reading it back without Spark.
 
 A release is pinned once, by the first stage of its plane, and its pins never change: another taxonomy, cleaner,
-embedder or training snapshot is another release.
+embedder or training snapshot is another release. Its state does: a *trial* is an analyst's, it never goes live and is
+thrown away or kept; a *served* release is refreshed nightly; a *retired* one is not, after its readers have
+acknowledged it.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any
+import shutil
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
 
+from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.receipts import MissingInput
 from sid_pipeline.resources.tables import Tables
-from sid_pipeline.schemas import RELEASES
+from sid_pipeline.schemas import ALL_TABLES, RELEASES
 from sid_pipeline.settings import check_key
 
+if TYPE_CHECKING:
+    from sid_pipeline.resources.warehouse import Warehouse
+
 TRIAL, SERVED, RETIRED = "trial", "served", "retired"
+# Assets of the release plane that belong to no flavour.
+TOGETHER = ("taxonomy", "flavour_comparison", "explorer")
+
+
+class ReleaseError(ValueError):
+    """A release cannot be put into another state; the message says why and what to do first."""
 
 
 @dataclass(frozen=True)
 class Release:
-    """A row of the ledger."""
+    """A row of the ledger; texts that are not known are empty."""
 
     release: str
     state: str
@@ -28,24 +42,25 @@ class Release:
     taxonomy_revision: str
     training_snapshot: str
     embedder_ids: dict[str, str]
-    cleaner_id: str | None
-    asked_by: str
-    reason: str
+    cleaner_id: str = ""
+    asked_by: str = ""
+    reason: str = ""
+    created_at: datetime = datetime(1970, 1, 1, tzinfo=timezone.utc)
+    predecessor: str = ""
+    acknowledged_by: str = ""
+    acknowledged_on: str = ""
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Release:
-        """From a row of the table."""
-        return cls(
-            release=row["release"],
-            state=row["state"],
-            taxonomy_source=row["taxonomy_source"],
-            taxonomy_revision=row["taxonomy_revision"],
-            training_snapshot=row["training_snapshot"],
-            embedder_ids=json.loads(row["embedder_ids"]),
-            cleaner_id=row["cleaner_id"],
-            asked_by=row["asked_by"] or "",
-            reason=row["reason"] or "",
-        )
+        """From a row of the table; columns that an older table lacks are as if empty."""
+        known = {field.name: row.get(field.name) for field in fields(cls)}
+        given = {name: value for name, value in known.items() if value is not None}
+        return cls(**{**given, "embedder_ids": json.loads(row["embedder_ids"])})
+
+    def to_row(self) -> dict[str, Any]:
+        """The table's row without its partition column."""
+        row: dict[str, Any] = {name: value if value != "" else None for name, value in asdict(self).items()}
+        return {**row, "embedder_ids": json.dumps(self.embedder_ids, sort_keys=True)}
 
 
 def all_releases(tables: Tables) -> list[Release]:
@@ -70,3 +85,107 @@ def need_release(tables: Tables, release: str) -> Release:
     if found is None:
         raise MissingInput(f"release {release!r} is not in the ledger: materialise taxonomy for it first")
     return found
+
+
+def served_releases(tables: Tables) -> list[Release]:
+    """The releases that are refreshed nightly."""
+    return [release for release in all_releases(tables) if release.state == SERVED]
+
+
+def live_flavours(warehouse: Warehouse, release: str) -> list[str]:
+    """The flavours whose readers are pointed at a release."""
+    pointers = {name: read_pointer(warehouse.state, name) for name in warehouse.settings.flavours}
+    return [name for name, pointer in pointers.items() if pointer and pointer["release"] == release]
+
+
+def newest_release(warehouse: Warehouse) -> Release | None:
+    """The release that a new one follows: of those that are live, else of those served, the newest."""
+    served = served_releases(warehouse.tables)
+    live = [release for release in served if live_flavours(warehouse, release.release)]
+    return max(live or served, key=lambda release: (release.created_at, release.release), default=None)
+
+
+def write_release(warehouse: Warehouse, release: Release) -> None:
+    """Write a release's row of the ledger, replacing the one before."""
+    row = release.to_row()
+    name = row.pop("release")
+    frame = warehouse.spark.createDataFrame([row], RELEASES.ddl(without=("release",)))
+    warehouse.tables.replace(RELEASES, frame, release=name)
+
+
+def retire(warehouse: Warehouse, release: str, acknowledged_by: str, acknowledged_on: str) -> Release:
+    """Stop refreshing a release. Its publications stay where they are.
+
+    Raises:
+        MissingInput: there is no such release.
+        ReleaseError: it is live, or nobody is named, or the day is none.
+    """
+    found = need_release(warehouse.tables, release)
+    live = live_flavours(warehouse, release)
+    if live:
+        raise ReleaseError(f"release {release!r} is live for {', '.join(live)}: promote another one first")
+    if not acknowledged_by.strip():
+        raise ReleaseError("retiring a release needs the name of whoever says that no reader uses it any more")
+    try:
+        day = datetime.strptime(acknowledged_on, "%Y-%m-%d").date().isoformat()
+    except ValueError as error:
+        raise ReleaseError(f"{acknowledged_on!r} is no day (YYYY-MM-DD)") from error
+    return _change(warehouse, found, state=RETIRED, acknowledged_by=acknowledged_by.strip(), acknowledged_on=day)
+
+
+def keep(warehouse: Warehouse, release: str) -> Release:
+    """Make a trial a served release, refreshed nightly and free to be promoted.
+
+    Raises:
+        MissingInput: there is no such release.
+        ReleaseError: it is no trial.
+    """
+    found = need_release(warehouse.tables, release)
+    if found.state != TRIAL:
+        raise ReleaseError(f"release {release!r} is {found.state}, not a trial")
+    return _change(warehouse, found, state=SERVED)
+
+
+def drop_trial(warehouse: Warehouse, release: str) -> None:
+    """Throw a trial release away: its rows, artefacts, publications and receipts, the ledger's row last.
+
+    A crash on the way leaves a trial that can be dropped again.
+
+    Raises:
+        MissingInput: there is no such release.
+        ReleaseError: it is no trial; what readers may have seen is never deleted.
+    """
+    found = need_release(warehouse.tables, release)
+    if found.state != TRIAL:
+        raise ReleaseError(f"release {release!r} is {found.state}: only a trial can be thrown away; retire it instead")
+    flavours = list(warehouse.settings.flavours)
+    receipts = warehouse.receipts.folder
+    # By flavour and stage, never by the bare name: a trial may be named like a flavour or a day.
+    made = [*(receipts / asset for asset in TOGETHER), *(f for name in flavours for f in receipts.glob(f"{name}/*"))]
+    for folder in made:
+        (folder / f"{release}.json").unlink(missing_ok=True)
+    shutil.rmtree(warehouse.explorer(release), ignore_errors=True)
+    for flavour in flavours:
+        kinds = [kind for kind in (warehouse.state / "artefacts").glob("*") if kind.name != "explorers"]
+        for root in (*kinds, warehouse.publications, warehouse.state / "checkpoints"):
+            shutil.rmtree(root / flavour / release, ignore_errors=True)
+    tables = warehouse.tables
+    for spec in ALL_TABLES.values():
+        if spec is not RELEASES and spec.partition_by == ("release",):
+            _empty(tables, spec, release=release)
+        elif spec.partition_by == ("flavour", "release"):
+            for flavour in warehouse.settings.flavours:
+                _empty(tables, spec, flavour=flavour, release=release)
+    _empty(tables, RELEASES, release=release)
+
+
+def _empty(tables: Tables, spec: Any, **slice: str) -> None:
+    if tables.exists(spec):
+        frame = tables.spark.createDataFrame([], spec.ddl(without=tuple(slice)))
+        tables.replace(spec, frame, **slice)
+
+
+def _change(warehouse: Warehouse, release: Release, **changes: str) -> Release:
+    changed = replace(release, **changes)  # type: ignore[arg-type]
+    write_release(warehouse, changed)
+    return changed

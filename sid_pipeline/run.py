@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,80 @@ def run_everything(settings: Settings, snapshot: str | None = None, release: str
     return summarise(warehouse, release, time.monotonic() - started, standing)
 
 
-def _run(definitions: Any, instance: Any, job: str, partition: str) -> list[str]:
-    """Run a job and return its failed steps."""
+def build_release(
+    settings: Settings, release: str, pins: Mapping[str, Any], flavours: Sequence[str] | None = None
+) -> str:
+    """Add a release and build it, or bring one up to date; it goes live only by a promotion.
+
+    Args:
+        settings: of the pipeline.
+        release: its name.
+        pins: of `assets.taxonomy.ReleaseConfig`, for a release that is new.
+        flavours: None builds all.
+
+    Returns:
+        A sentence on what was built.
+
+    Raises:
+        RunFailed: a stage failed.
+        ValueError: a name is not allowed or a flavour unknown.
+    """
+    home(settings)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import dagster as dg
+
+    from sid_pipeline.definitions import build_definitions
+    from sid_pipeline.jobs import RELEASE_BUILD
+    from sid_pipeline.partitions import releases
+    from sid_pipeline.resources.warehouse import Warehouse
+    from sid_pipeline.taxonomy_source import TAXONOMY
+
+    warnings.filterwarnings("ignore", module="dagster")
+    check_key("release", release)
+    unknown = [name for name in flavours or () if name not in settings.active_flavours]
+    if unknown:
+        raise ValueError(f"no flavour {unknown[0]!r}; there are {', '.join(settings.active_flavours)}")
+    definitions = build_definitions(settings, {"warehouse": Warehouse(settings)})
+    selection = None
+    if flavours:
+        job = definitions.resolve_job_def(RELEASE_BUILD)
+        keys = job.asset_layer.executable_asset_keys
+        selection = sorted(key for key in keys if key.path[0] in {TAXONOMY, *flavours})
+    started = time.monotonic()
+    with dg.DagsterInstance.get() as instance:
+        instance.add_dynamic_partitions(str(releases.name), [release])
+        failed = _run(definitions, instance, RELEASE_BUILD, release, {TAXONOMY: {"config": dict(pins)}}, selection)
+    if failed:
+        raise RunFailed(f"failed: {', '.join(failed)}. Mend it as said above and ask again: what is done stays done.")
+    return f"release {release} is built, in {time.monotonic() - started:.0f} s"
+
+
+def build_minutes(settings: Settings) -> float | None:
+    """How long building a release took at most so far, in minutes; None when none was built."""
+    home(settings)
+    import dagster as dg
+
+    from sid_pipeline.jobs import RELEASE_BUILD
+
+    wanted = dg.RunsFilter(job_name=RELEASE_BUILD, statuses=[dg.DagsterRunStatus.SUCCESS])
+    with dg.DagsterInstance.get() as instance:
+        spans = [
+            record.end_time - record.start_time
+            for record in instance.get_run_records(wanted, limit=20)
+            if record.end_time and record.start_time
+        ]
+    return max(spans) / 60 if spans else None
+
+
+def _run(
+    definitions: Any,
+    instance: Any,
+    job: str,
+    partition: str,
+    ops: Mapping[str, Any] | None = None,
+    selection: Sequence[Any] | None = None,
+) -> list[str]:
+    """Run a job, or the selected assets of it, and return its failed steps."""
     import click
 
     click.echo(f"{job}{'' if partition == UNPARTITIONED else f' {partition}'}", err=True)
@@ -87,7 +160,8 @@ def _run(definitions: Any, instance: Any, job: str, partition: str) -> list[str]
         instance=instance,
         partition_key=None if partition == UNPARTITIONED else partition,
         raise_on_error=False,
-        run_config={"loggers": {"console": {}}},
+        run_config={"loggers": {"console": {}}, "ops": dict(ops or {})},
+        asset_selection=selection,
     )
     if result.success:
         return []

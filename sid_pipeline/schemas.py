@@ -204,7 +204,7 @@ RELEASES = TableSpec(
     "The ledger of vocabulary releases: what each pins, who asked for it and why, and its state.",
     (
         _k("release", "string", "the release"),
-        _k("state", "string", "trial, served, live or retired"),
+        _k("state", "string", "trial (an analyst's, never live), served (refreshed nightly) or retired"),
         _k("taxonomy_source", "string", "where its taxonomy was read"),
         _k("taxonomy_revision", "string", "content hash of the taxonomy that the codebooks are trained on"),
         _k("training_snapshot", "string", "the snapshot that the codebooks are trained on"),
@@ -213,6 +213,9 @@ RELEASES = TableSpec(
         _c("asked_by", "string", "who asked for it"),
         _c("reason", "string", "why"),
         _k("created_at", "timestamp", "when it was pinned"),
+        _c("predecessor", "string", "the release whose codes its codebooks keep as far as they can; null: none"),
+        _c("acknowledged_by", "string", "retired: who said that no reader uses it any more"),
+        _c("acknowledged_on", "string", "retired: the day (YYYY-MM-DD) they said it"),
     ),
     key=("release",),
     partition_by=("release",),
@@ -220,19 +223,41 @@ RELEASES = TableSpec(
 
 TAXONOMY_NODES = TableSpec(
     "taxonomy_nodes",
-    "A release's category tree, one row a node.",
+    "A release's category tree, one row a node, of the revision its codebooks are trained on and of the newest one.",
     (
         RELEASE,
         _k("revision", "string", "content hash of the tree"),
-        _k("node_id", "string", "the source's id, else derived from the path"),
+        _k("node_id", "string", "the source's id, else derived from the path and kept through renames"),
         _c("parent_id", "string", "null for a root"),
         _k("name", "string", "the node's name"),
         _k("path", "array<string>", "names from the root"),
         _k("depth", "int", "1 for a root"),
         _k("leaf", "boolean", "no children"),
         _k("products", "bigint", "products of the training snapshot placed at this very node"),
+        _c(
+            "former",
+            "array<string>",
+            "paths it had before and that the catalogue may still use, normalised, their steps joined by U+001F",
+        ),
     ),
-    key=("node_id",),
+    key=("revision", "node_id"),
+    partition_by=("release",),
+)
+
+TAXONOMY_CHANGES = TableSpec(
+    "taxonomy_changes",
+    "What changed in a release's tree, a row a change: against its predecessor's, and from revision to revision.",
+    (
+        RELEASE,
+        _k("since", "string", "revision before"),
+        _k("revision", "string", "revision after"),
+        _k("class", "string", "minor or major: the whole change's"),
+        _k("kind", "string", "added, removed, renamed, moved, split or merged"),
+        _k("sentence", "string", "the change in words"),
+        _c("products", "bigint", "products below the node; null when no product was known"),
+        _k("details", "string", "JSON: node ids, names and paths"),
+    ),
+    key=("since", "revision", "kind", "details"),
     partition_by=("release",),
 )
 
@@ -319,6 +344,7 @@ ALL_TABLES: dict[str, TableSpec] = {
         EMBEDDINGS,
         RELEASES,
         TAXONOMY_NODES,
+        TAXONOMY_CHANGES,
         SEMANTIC_IDS,
         PREFIX_NAMES,
         PROMOTIONS,

@@ -15,9 +15,10 @@ from dagster._utils.schedules import reverse_cron_string_iterator
 
 from sid_pipeline.alerts import Alert, send
 from sid_pipeline.jobs import SID_REFRESH, SNAPSHOT_REFRESH, Job
-from sid_pipeline.releases import SERVED, all_releases
+from sid_pipeline.releases import served_releases
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.settings import Settings
+from sid_pipeline.taxonomy_sensor import build_taxonomy_sensor
 from sid_pipeline.watch import is_late, stale_flavours, waiting_nights, what_is_served
 
 PARTITION_TAG = "dagster/partition"
@@ -39,6 +40,7 @@ def build_sensors(settings: Settings, jobs: Mapping[str, Job]) -> list[dg.Sensor
     late_nights: take nights whose catalogue came late, or that were missed.
     tell_of_failures: an alert for each failed run.
     tell_of_age: an alert for a night that is late, and for live SIDs that stand on old data, each told once.
+    taxonomy_watch: see `taxonomy_sensor`.
     """
     return [
         _follow(settings, jobs, "sids_follow_snapshot", dg.DagsterRunStatus.SUCCESS),
@@ -46,6 +48,7 @@ def build_sensors(settings: Settings, jobs: Mapping[str, Job]) -> list[dg.Sensor
         _late_nights(settings, jobs),
         _tell_of_failures(settings),
         _tell_of_age(settings),
+        build_taxonomy_sensor(settings, jobs),
     ]
 
 
@@ -66,7 +69,7 @@ def _follow(settings: Settings, jobs: Mapping[str, Job], name: str, status: dg.D
     def sids_follow_snapshot(context: dg.RunStatusSensorContext, warehouse: dg.ResourceParam[Warehouse]):
         if others := _unfinished_nights(context.instance):
             return dg.SkipReason(f"{len(others)} more snapshot run(s) are under way; the last one is followed")
-        served = [release.release for release in all_releases(warehouse.tables) if release.state == SERVED]
+        served = [release.release for release in served_releases(warehouse.tables)]
         if not served:
             return dg.SkipReason("no release is served yet")
         run = context.dagster_run.run_id

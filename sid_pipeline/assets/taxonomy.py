@@ -1,12 +1,21 @@
-"""The first stage of the release plane: pin the release, and export its category tree."""
+"""The first stage of the release plane: pin the release, export its category tree, and keep it up to date.
+
+A release that is pinned follows its source as long as the changes are minor: the tree gets a new revision, the
+codebooks stay. A major change leaves the release as it is and says that a new one is due.
+"""
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from sid_pipeline.assets.recording import (
+    Check,
+    Markdown,
     Outcome,
     markdown_table,
     materialise,
@@ -16,15 +25,28 @@ from sid_pipeline.assets.recording import (
 from sid_pipeline.embedding.model import embedder_id
 from sid_pipeline.files import digest
 from sid_pipeline.partitions import from_snapshots, releases
-from sid_pipeline.receipts import MissingInput, complete_snapshots
-from sid_pipeline.releases import SERVED, Release, find_release, need_release
+from sid_pipeline.receipts import MissingInput
+from sid_pipeline.releases import SERVED, TRIAL, Release, find_release, need_release, newest_release, write_release
 from sid_pipeline.resources.warehouse import Warehouse
-from sid_pipeline.schemas import CLEANED_ATTRIBUTES, PRODUCTS, RELEASES, TAXONOMY_NODES
+from sid_pipeline.schemas import CLEANED_ATTRIBUTES, PRODUCTS, TAXONOMY_CHANGES, TAXONOMY_NODES
 from sid_pipeline.settings import Settings
-from sid_pipeline.taxonomy.tree import Taxonomy, TaxonomyError
+from sid_pipeline.taxonomy.diff import MAJOR
+from sid_pipeline.taxonomy.tree import Problem, Taxonomy, TaxonomyError
+from sid_pipeline.taxonomy_source import (
+    SAME,
+    TAXONOMY,
+    Change,
+    against,
+    category_counts,
+    newest_snapshot,
+    node_rows,
+    read_source,
+    release_tree,
+    source_fingerprint,
+)
 
-TAXONOMY = "taxonomy"
-FROM_PRODUCTS = "products"
+NO_PREDECESSOR = "none"
+READABLE = "source_is_readable"
 
 
 class ReleaseConfig(dg.Config):
@@ -37,8 +59,30 @@ class ReleaseConfig(dg.Config):
         None,
         description="Snapshot that the codebooks train on (YYYY-MM-DD). Default: the newest complete one.",
     )
+    predecessor: str | None = Field(
+        None,
+        description="Release whose codes the new codebooks keep as far as they can (warm start and alignment), or "
+        f"'{NO_PREDECESSOR}' for a cold start. Default: the live release.",
+    )
+    trial: bool = Field(False, description="An analyst's release: compared with the live one, never live itself.")
     asked_by: str = Field("", description="Who asks for the release.")
     reason: str = Field("", description="Why.")
+
+
+@dataclass(frozen=True)
+class _Pins:
+    """What a release stands on, and what its source holds now."""
+
+    release: str
+    pinned: Release | None
+    values: dict[str, Any]
+    fingerprint: str
+    max_minor_share: float
+    unreadable: str = ""
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        return {**self.values, "source": self.fingerprint, "max_minor_share": self.max_minor_share}
 
 
 def taxonomy_assets(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -46,180 +90,243 @@ def taxonomy_assets(settings: Settings) -> list[dg.AssetsDefinition]:
 
     @dg.asset(
         name=TAXONOMY,
-        code_version="1",
         deps=[from_snapshots(PRODUCTS.name)],
-        description=f"{TAXONOMY_NODES.description} Materialising it pins the release in the ledger.",
+        description=f"{TAXONOMY_NODES.description} Materialising it pins the release in the ledger, and later brings "
+        "its tree up to date where the source changed little; what changed is in its metadata and in the table "
+        "taxonomy_changes.",
         group_name="release",
         owners=settings.orchestration.owners,
         kinds={"spark", "deltalake"},
         metadata=table_metadata(TAXONOMY_NODES),
         partitions_def=releases,
+        code_version="2",
+        check_specs=[
+            dg.AssetCheckSpec(
+                READABLE,
+                asset=TAXONOMY,
+                description="The taxonomy source can be read and is no more broken than taxonomy.max_bad_share. A "
+                "release that has its tree keeps it while this fails.",
+            )
+        ],
     )
     def taxonomy(
         context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse], config: ReleaseConfig
     ) -> dg.MaterializeResult:
         with plain_failures():
             pins = _pins(warehouse, context.partition_key, config)
+        if pins.unreadable:
+            context.log.warning(f"the release keeps its tree: {pins.unreadable}")
         return materialise(
             context,
             warehouse.receipts,
             TAXONOMY,
-            pins,
-            lambda: _export(warehouse, context.partition_key, pins, config),
+            pins.inputs,
+            lambda: _export(warehouse, pins, config),
         )
 
     return [taxonomy]
 
 
-def _pins(warehouse: Warehouse, release: str, config: ReleaseConfig) -> dict[str, object]:
-    """What the release stands on: its pins in the ledger, or those that a new one takes."""
-    settings = warehouse.settings
+def _pins(warehouse: Warehouse, release: str, config: ReleaseConfig) -> _Pins:
+    """What the release stands on: its pins in the ledger, or those that a new one takes.
+
+    Raises:
+        MissingInput: an input is missing, or a pinned release is asked for other pins.
+        TaxonomyError: the source of a new release cannot be read.
+    """
+    settings, limit = warehouse.settings, warehouse.settings.taxonomy.max_minor_share
     pinned = find_release(warehouse.tables, release)
     if pinned is None:
-        return {
+        before = newest_release(warehouse) if config.predecessor is None else None
+        predecessor = config.predecessor or (before.release if before else NO_PREDECESSOR)
+        if predecessor != NO_PREDECESSOR:
+            need_release(warehouse.tables, predecessor)
+        values: dict[str, Any] = {
             "taxonomy_source": config.taxonomy_source or settings.taxonomy.source,
-            "training_snapshot": config.training_snapshot or _training_snapshot(warehouse),
+            "training_snapshot": config.training_snapshot or newest_snapshot(warehouse),
             "embedder_ids": {
                 name: embedder_id(settings.embedders[name], settings.root)
                 for name in sorted({e for f in settings.active_flavours.values() for e in f.embedders})
             },
+            "predecessor": "" if predecessor == NO_PREDECESSOR else predecessor,
         }
-    for name in ("taxonomy_source", "training_snapshot"):
+        warehouse.receipts.need(PRODUCTS.name, values["training_snapshot"])
+        fingerprint = source_fingerprint(warehouse, values["taxonomy_source"], values["training_snapshot"])
+        return _Pins(release, None, values, fingerprint, limit)
+    for name in ("taxonomy_source", "training_snapshot", "predecessor"):
         asked, has = getattr(config, name), getattr(pinned, name)
-        if asked is not None and asked != has:
+        if asked is not None and asked != (has or NO_PREDECESSOR):
             raise MissingInput(
                 f"release {release!r} is pinned to {name} {has!r} and cannot take {asked!r}: add a new release"
             )
-    return {
-        "taxonomy_source": pinned.taxonomy_source,
-        "training_snapshot": pinned.training_snapshot,
-        "embedder_ids": pinned.embedder_ids,
+    values = {
+        name: getattr(pinned, name) for name in ("taxonomy_source", "training_snapshot", "embedder_ids", "predecessor")
     }
+    try:
+        fingerprint = source_fingerprint(warehouse, pinned.taxonomy_source, newest_snapshot(warehouse))
+        return _Pins(release, pinned, values, fingerprint, limit)
+    except (TaxonomyError, MissingInput) as error:
+        return _Pins(release, pinned, values, "unreadable", limit, str(error))
 
 
-def _training_snapshot(warehouse: Warehouse) -> str:
-    """The newest snapshot complete for every flavour, else the newest complete for any: none waits for another."""
-    complete = [
-        set(complete_snapshots(warehouse.receipts, warehouse.settings, flavour))
-        for flavour in warehouse.settings.active_flavours
-    ]
-    candidates = set.intersection(*complete) or set.union(*complete)
-    if not candidates:
-        raise MissingInput("no snapshot is complete: materialise products and the embeddings of a day first")
-    return max(candidates)
+def _export(warehouse: Warehouse, pins: _Pins, config: ReleaseConfig) -> Outcome:
+    if pins.pinned is None:
+        return _pin(warehouse, pins, config)
+    try:
+        if pins.unreadable:
+            raise TaxonomyError(pins.unreadable)
+        newest = newest_snapshot(warehouse)
+        paths = [path for path in category_counts(warehouse, newest) if path]
+        tree = read_source(warehouse.settings, pins.values["taxonomy_source"], paths)
+    except TaxonomyError as error:
+        kept = release_tree(warehouse, pins.pinned)
+        return _outcome(warehouse, pins, kept, f"the source cannot be used, the release keeps its tree: {error}")
+    change = against(warehouse, tree, pins.release, newest)
+    if change.kind == SAME:
+        return _outcome(warehouse, pins, change.newest, "the release's tree is the source's", problems=tree.problems)
+    if change.kind == MAJOR:
+        told = f"{_verdict(change)} The release keeps its tree: `sid taxonomy plan` shows more."
+        return _outcome(warehouse, pins, change.newest, told, change.told, tree.problems)
+    _write_nodes(warehouse, pins.release, [change.trained, change.tree], pins.values["training_snapshot"])
+    _write_changes(warehouse, pins.release, change.trained.revision, change.tree.revision, change.told)
+    return _outcome(warehouse, pins, change.tree, _verdict(change), change.told, tree.problems)
 
 
-def _export(warehouse: Warehouse, release: str, pins: dict, config: ReleaseConfig) -> Outcome:
-    from pyspark.sql import functions as F
-
-    tables, settings = warehouse.tables, warehouse.settings
-    source, snapshot = pins["taxonomy_source"], pins["training_snapshot"]
-    warehouse.receipts.need(PRODUCTS.name, snapshot)
-    counted = (
-        tables.read(PRODUCTS, snapshot=snapshot)
-        .groupBy("category")
-        .agg(F.count("*").alias("products"))
-        .toArrow()
-        .to_pylist()
+def _pin(warehouse: Warehouse, pins: _Pins, config: ReleaseConfig) -> Outcome:
+    """Write a new release's tree, then its row of the ledger: a crash between costs a rerun."""
+    values, predecessor = pins.values, pins.values["predecessor"]
+    counts = category_counts(warehouse, values["training_snapshot"])
+    tree = read_source(warehouse.settings, values["taxonomy_source"], [path for path in counts if path])
+    problems = tree.problems
+    told, sentence = None, "the first tree"
+    if predecessor:
+        change = against(warehouse, tree, predecessor, values["training_snapshot"])
+        tree, told = change.tree, change.told
+        sentence = f"against {predecessor}: {_verdict(change)}"
+    _write_nodes(warehouse, pins.release, [tree], values["training_snapshot"])
+    if told:
+        _write_changes(warehouse, pins.release, told["old"]["revision"], tree.revision, told)
+    cleaned = warehouse.receipts.get(CLEANED_ATTRIBUTES.name, values["training_snapshot"])
+    write_release(
+        warehouse,
+        Release(
+            release=pins.release,
+            state=TRIAL if config.trial else SERVED,
+            taxonomy_revision=tree.revision,
+            cleaner_id=cleaned.facts["cleaner_id"] if cleaned else "",
+            asked_by=config.asked_by,
+            reason=config.reason,
+            created_at=datetime.now(timezone.utc),
+            **values,
+        ),
     )
-    tree = _read_tree(settings, source, [row["category"] for row in counted if row["category"]])
-    if tree.bad_share > settings.taxonomy.max_bad_share:
-        raise TaxonomyError(
-            f"{len(tree.problems)} problems in taxonomy {source} ({tree.bad_share:.1%} of its nodes), more than "
-            f"taxonomy.max_bad_share; the first: {tree.problems[0].message}"
-        )
+    return _outcome(warehouse, pins, tree, sentence, told, problems)
 
+
+def _verdict(change: Change) -> str:
+    from sid_pipeline.taxonomy.wording import verdict
+
+    return verdict(change.told)
+
+
+def _write_nodes(warehouse: Warehouse, release: str, trees: list[Taxonomy], snapshot: str) -> None:
+    by_revision = {tree.revision: tree for tree in trees}
+    rows = [row for tree in by_revision.values() for row in node_rows(tree, _placed(warehouse, tree, snapshot)[0])]
+    frame = warehouse.spark.createDataFrame(rows, TAXONOMY_NODES.ddl(without=("release",)))
+    warehouse.tables.replace(TAXONOMY_NODES, frame, release=release)
+
+
+def _write_changes(warehouse: Warehouse, release: str, since: str, revision: str, told: Mapping[str, Any]) -> None:
+    """Add the changes to the release's; those between the same two revisions are replaced."""
+    from sid_pipeline.taxonomy.wording import KINDS
+
+    spec = TAXONOMY_CHANGES
+    rows = warehouse.tables.arrow(spec, release=release).drop_columns(["release"]).to_pylist()
+    rows = [row for row in rows if (row["since"], row["revision"]) != (since, revision)]
+    sentences = iter(told["sentences"])
+    rows += [
+        {
+            "since": since,
+            "revision": revision,
+            "class": told["class"],
+            "kind": kind,
+            "sentence": next(sentences),
+            "products": change["products"],
+            "details": json.dumps(change, ensure_ascii=False, sort_keys=True),
+        }
+        for kind in KINDS
+        for change in told[kind]
+    ]
+    frame = warehouse.spark.createDataFrame(rows, spec.ddl(without=("release",)))
+    warehouse.tables.replace(spec, frame, release=release)
+
+
+def _placed(warehouse: Warehouse, tree: Taxonomy, snapshot: str) -> tuple[dict[str, int], int, int]:
+    """Products at each very node of a tree, and how many have no category and one that the tree does not know."""
     placed: dict[str, int] = {}
     uncategorised = unknown = 0
-    for row in counted:
-        node = tree.find(row["category"]) if row["category"] else None
+    for path, count in category_counts(warehouse, snapshot).items():
+        node = tree.find(path) if path else None
         if node is not None:
-            placed[node.node_id] = placed.get(node.node_id, 0) + row["products"]
-        elif row["category"]:
-            unknown += row["products"]
+            placed[node.node_id] = placed.get(node.node_id, 0) + count
+        elif path:
+            unknown += count
         else:
-            uncategorised += row["products"]
-    nodes = [
-        {
-            "revision": tree.revision,
-            "node_id": node.node_id,
-            "parent_id": node.parent_id,
-            "name": node.name,
-            "path": list(node.path),
-            "depth": node.depth,
-            "leaf": node.leaf,
-            "products": placed.get(node.node_id, 0),
-        }
-        for node in tree.nodes
-    ]
-    frame = warehouse.spark.createDataFrame(nodes, TAXONOMY_NODES.ddl(without=("release",)))
-    rows = tables.replace(TAXONOMY_NODES, frame, release=release)
-    if find_release(tables, release) is None:
-        _pin(warehouse, pins, tree.revision, release, config)
-    roots = [
-        {
-            "category": node.name,
-            "nodes below": sum(1 for n in tree.nodes if n.path[0] == node.name) - 1,
-            "products": sum(placed.get(n.node_id, 0) for n in tree.nodes if n.path[0] == node.name),
-        }
-        for node in tree.nodes
-        if node.depth == 1
-    ]
+            uncategorised += count
+    return placed, uncategorised, unknown
+
+
+def _outcome(
+    warehouse: Warehouse,
+    pins: _Pins,
+    tree: Taxonomy,
+    sentence: str,
+    told: Mapping[str, Any] | None = None,
+    problems: tuple[Problem, ...] = (),
+) -> Outcome:
+    import numpy as np
+
+    from sid_pipeline.taxonomy.paths import inner_products
+
+    placed, uncategorised, unknown = _placed(warehouse, tree, pins.values["training_snapshot"])
+    counts = np.array([placed.get(node.node_id, 0) for node in tree.nodes], np.int64)
+    problems = (*problems, *inner_products(tree, counts))
+    pinned = pins.pinned.taxonomy_revision if pins.pinned else tree.revision
+    readable = "cannot be used" not in sentence
     return Outcome(
         data_version=digest([tree.revision, sorted(placed.items())]),
         metadata={
-            "dagster/row_count": rows,
+            "dagster/row_count": len(tree.nodes),
             "leaves": sum(node.leaf for node in tree.nodes),
-            "depth": max(node.depth for node in tree.nodes),
-            "training snapshot": snapshot,
-            "source": source,
+            "depth": tree.depth,
+            "training snapshot": pins.values["training_snapshot"],
+            "source": pins.values["taxonomy_source"],
+            "revision": tree.revision,
+            "revision of the codebooks": pinned,
+            "change": sentence,
+            **({"share touched": told["share_touched"], "changes": _listed(told)} if told else {}),
             "products without a category": uncategorised,
             "products of an unknown category": unknown,
             "problems": markdown_table(
-                [{"node": p.node_id, "rule": p.rule, "message": p.message} for p in tree.problems[:50]],
-                width=160,
+                [{"node": p.node_id, "rule": p.rule, "message": p.message} for p in problems[:50]], width=160
             ),
-            "top level": markdown_table(roots),
+            "top level": markdown_table(_roots(tree, placed)),
         },
         facts={"revision": tree.revision},
+        checks=(Check(READABLE, readable, sentence, {"problems": len(problems)}),),
     )
 
 
-def _read_tree(settings: Settings, source: str, catalogue_paths: list[list[str]]) -> Taxonomy:
-    from sid_pipeline.taxonomy.sources import read_taxonomy
-
-    if source != FROM_PRODUCTS:
-        return read_taxonomy(settings.location(source))
-    if not catalogue_paths:
-        raise TaxonomyError("taxonomy.source is 'products', but no product of the snapshot has a category")
-    return Taxonomy.from_paths(catalogue_paths)
+def _listed(told: Mapping[str, Any]) -> Markdown:
+    lines = [f"- {sentence}" for sentence in told["sentences"][:100]]
+    more = len(told["sentences"]) - len(lines)
+    return Markdown("\n".join([*lines, *([f"- and {more:,} more, in taxonomy_changes"] if more > 0 else [])]))
 
 
-def _pin(warehouse: Warehouse, pins: dict, revision: str, release: str, config: ReleaseConfig) -> None:
-    cleaned = warehouse.receipts.get(CLEANED_ATTRIBUTES.name, pins["training_snapshot"])
-    row = {
-        "state": SERVED,
-        "taxonomy_source": pins["taxonomy_source"],
-        "taxonomy_revision": revision,
-        "training_snapshot": pins["training_snapshot"],
-        "embedder_ids": json.dumps(pins["embedder_ids"], sort_keys=True),
-        "cleaner_id": cleaned.facts["cleaner_id"] if cleaned else None,
-        "asked_by": config.asked_by or None,
-        "reason": config.reason or None,
-        "created_at": datetime.now(timezone.utc),
-    }
-    frame = warehouse.spark.createDataFrame([row], RELEASES.ddl(without=("release",)))
-    warehouse.tables.replace(RELEASES, frame, release=release)
-
-
-def release_tree(warehouse: Warehouse, release: str) -> tuple[Release, Taxonomy]:
-    """A pinned release and its exported tree, read without Spark.
-
-    Raises:
-        MissingInput: the release has no exported taxonomy.
-    """
-    pinned = need_release(warehouse.tables, release)
-    rows = warehouse.tables.arrow(TAXONOMY_NODES, columns=["node_id", "parent_id", "name"], release=release).to_pylist()
-    if not rows:
-        raise MissingInput(f"release {release!r} has no taxonomy: materialise taxonomy for it first")
-    return pinned, Taxonomy.from_edges((row["node_id"], row["parent_id"], row["name"]) for row in rows)
+def _roots(tree: Taxonomy, placed: Mapping[str, int]) -> list[dict[str, Any]]:
+    below: dict[str, list[int]] = {}
+    for node in tree.nodes:
+        entry = below.setdefault(node.path[0], [-1, 0])
+        entry[0] += 1
+        entry[1] += placed.get(node.node_id, 0)
+    return [{"category": name, "nodes below": nodes, "products": count} for name, (nodes, count) in below.items()]

@@ -8,14 +8,14 @@ from pydantic import Field, create_model
 
 from sid_pipeline.assets.flavours import Flavour, check_joined, embedding_receipts
 from sid_pipeline.assets.recording import Outcome, markdown_table, materialise, plain_failures
-from sid_pipeline.assets.taxonomy import TAXONOMY, release_tree
 from sid_pipeline.files import digest
 from sid_pipeline.receipts import MissingInput, Receipt
-from sid_pipeline.releases import Release
+from sid_pipeline.releases import Release, need_release
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.rqvae.config import TrainConfig
 from sid_pipeline.schemas import EMBEDDED_PRODUCTS, EMBEDDINGS, PRODUCTS
 from sid_pipeline.taxonomy.tree import Taxonomy
+from sid_pipeline.taxonomy_source import TAXONOMY, release_tree
 
 TRAINING_SET, CODEBOOK = "training_set", "codebook"
 
@@ -53,7 +53,8 @@ def training_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
     )
     def training_set(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         with plain_failures():
-            release, tree = release_tree(warehouse, context.partition_key)
+            release = need_release(warehouse.tables, context.partition_key)
+            tree = release_tree(warehouse, release)
             inputs = _training_inputs(warehouse, flavour, release)
         return materialise(
             context,

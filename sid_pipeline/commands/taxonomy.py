@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sid_pipeline.taxonomy.tree import Taxonomy
 
 LINES = 40
+# As `taxonomy.diff` and `taxonomy_source` name them; not imported, to keep `sid --help` quick.
+SAME, MINOR, MAJOR = "same", "minor", "major"
 
 
 def taxonomy_commands(settings: Callable[[], Settings]) -> click.Group:
@@ -93,7 +95,91 @@ def taxonomy_commands(settings: Callable[[], Settings]) -> click.Group:
             told[name] = {"source": source, **told[name], "problems": _problems(tree)}
         click.echo(json.dumps(told, indent=1, ensure_ascii=False) if as_json else in_words(told))
 
+    @taxonomy.command()
+    @click.option("--source", help="Default: taxonomy.source of the settings.")
+    @click.option("--release", help="Compare with this release. Default: the live one.")
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    def plan(source: str | None, release: str | None, as_json: bool) -> None:
+        """What the taxonomy source says now, against a release: changes, class, products, minutes, next step."""
+        from sid_pipeline.receipts import MissingInput
+        from sid_pipeline.releases import newest_release
+        from sid_pipeline.resources.warehouse import Warehouse
+        from sid_pipeline.run import build_minutes
+        from sid_pipeline.taxonomy.tree import TaxonomyError
+        from sid_pipeline.taxonomy_source import against, category_counts, newest_snapshot, read_source
+
+        known = settings()
+        warehouse = Warehouse(known)
+        try:
+            follows = newest_release(warehouse)
+            name = release or (follows.release if follows else None)
+            if name is None:
+                raise click.ClickException("no release is served yet: the first `sid run` takes the taxonomy as it is")
+            snapshot = newest_snapshot(warehouse)
+            paths = [path for path in category_counts(warehouse, snapshot) if path]
+            tree = read_source(known, source or known.taxonomy.source, paths)
+            change = against(warehouse, tree, name, snapshot)
+        except (TaxonomyError, MissingInput, ValueError) as error:
+            raise click.ClickException(str(error)) from error
+        minutes = build_minutes(known)
+        following = _next_step(change.kind, name, change.tree.revision, minutes, source)
+        told = {
+            **change.told,
+            "kind": change.kind,
+            "release": name,
+            "as_of_snapshot": snapshot,
+            "estimated_minutes": minutes if change.kind == MAJOR else 0,
+            "next": following,
+        }
+        if as_json:
+            click.echo(json.dumps(told, indent=1, ensure_ascii=False))
+        else:
+            click.echo(f"{in_words(told)}\n\nagainst {name}, with the products of {snapshot}\nnext: {following}")
+
+    @taxonomy.command()
+    @click.argument("release")
+    @click.option("--source", help="Default: taxonomy.source of the settings.")
+    @click.option("--flavour", multiple=True, help="May be given several times. Default: every flavour.")
+    @click.option("--predecessor", help="Whose codes to keep, or 'none' for a cold start. Default: the live release.")
+    @click.option("--trial", is_flag=True, help="An analyst's release: never live; `sid release drop` throws it away.")
+    @click.option("--by", default="", help="Who asks for it.")
+    @click.option("--reason", default="", help="Why.")
+    def rebuild(
+        release: str,
+        source: str | None,
+        flavour: tuple[str, ...],
+        predecessor: str | None,
+        trial: bool,
+        by: str,
+        reason: str,
+    ) -> None:
+        """Build a vocabulary RELEASE from the taxonomy as it is now; it goes live only by `sid promote`."""
+        from sid_pipeline.receipts import MissingInput
+        from sid_pipeline.run import RunFailed, build_release
+
+        asked = {"taxonomy_source": source, "predecessor": predecessor}
+        pins = {name: value for name, value in asked.items() if value is not None}
+        try:
+            done = build_release(
+                settings(), release, {**pins, "trial": trial, "asked_by": by, "reason": reason}, flavour or None
+            )
+        except (RunFailed, MissingInput, ValueError) as error:
+            raise click.ClickException(str(error)) from error
+        click.echo(done)
+        following = "sid release compare" if trial else "sid promote"
+        click.echo(f"next: {following} {release}{'' if trial else ' --by NAME --reason WHY'}")
+
     return taxonomy
+
+
+def _next_step(kind: str, release: str, revision: str, minutes: float | None, source: str | None) -> str:
+    if kind == SAME:
+        return f"nothing to do: {release} has this tree"
+    if kind == MINOR:
+        return f"sid run --release {release}    takes it as a revision; no SID moves"
+    long = f"about {max(minutes, 1):.0f} min, as the longest build so far" if minutes else "no build to estimate from"
+    given = f" --source {source}" if source else ""
+    return f"sid taxonomy rebuild taxonomy-{revision[:8]}{given} --by NAME --reason WHY    {long}"
 
 
 def pair_up(tables: list[dict[str, tuple[str, ...] | None]]) -> PathPairs | None:

@@ -80,7 +80,8 @@ def joint_counts(old: Taxonomy, new: Taxonomy, products: PathPairs) -> dict[tupl
 def inherit_ids(old: Taxonomy, new: Taxonomy, matching: Matching) -> Taxonomy:
     """The new tree, where nodes without an id of the source keep the id that they had in the old tree.
 
-    A node that is new but whose path once belonged to a node that lives on elsewhere gets an id of its own.
+    A node that is new but whose path once belonged to a node that lives on elsewhere gets an id of its own. An id
+    that was kept is as good as a source's from then on; `derived` holds those of new nodes.
     """
     taken = {node.node_id for node in new.nodes if node.node_id not in new.derived}
     ids: dict[str, str] = {}
@@ -89,6 +90,7 @@ def inherit_ids(old: Taxonomy, new: Taxonomy, matching: Matching) -> Taxonomy:
         if node.node_id in new.derived and before >= 0 and old.nodes[before].node_id not in taken:
             ids[node.node_id] = old.nodes[before].node_id
             taken.add(ids[node.node_id])
+    kept = set(ids)
     # What the old tree calls by that id is another node, also when it is gone.
     taken |= {node.node_id for node in old.nodes}
     for node in new.nodes:
@@ -106,7 +108,7 @@ def inherit_ids(old: Taxonomy, new: Taxonomy, matching: Matching) -> Taxonomy:
         )
         for node in new.nodes
     )
-    derived = frozenset(ids[node_id] for node_id in new.derived)
+    derived = frozenset(ids[node_id] for node_id in new.derived - kept)
     return Taxonomy(nodes, new.problems, derived, {path: ids.get(i, i) for path, i in new.former.items()})
 
 

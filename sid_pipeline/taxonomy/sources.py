@@ -47,7 +47,7 @@ def read_taxonomy(location: str, separator: str = ">", columns: TaxonomyColumns 
     """
     columns = columns or TaxonomyColumns()
     try:
-        text = _is_text(location)
+        text = is_text(location)
         source = find_source(location, "csv" if text else "auto", SETTING)
         if source.format == "jsonl" or (source.format == "csv" and len(source.files) != 1):
             raise TaxonomyError(
@@ -104,7 +104,7 @@ def read_product_paths(location: str, columns: ColumnMap) -> dict[str, tuple[str
     return found
 
 
-def _is_text(location: str) -> bool:
+def is_text(location: str) -> bool:
     name = location[:-3] if is_gzip_name(location) else location
     return PurePosixPath(name).suffix.lower() == ".txt"
 
