@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.receipts import MissingInput
 from sid_pipeline.resources.tables import Tables
-from sid_pipeline.schemas import ALL_TABLES, RELEASES
+from sid_pipeline.schemas import ALL_TABLES, RELEASES, TableSpec
 from sid_pipeline.settings import check_key
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def drop_trial(warehouse: Warehouse, release: str) -> None:
     _empty(tables, RELEASES, release=release)
 
 
-def _empty(tables: Tables, spec: Any, **slice: str) -> None:
+def _empty(tables: Tables, spec: TableSpec, **slice: Any) -> None:
     if tables.exists(spec):
         frame = tables.spark.createDataFrame([], spec.ddl(without=tuple(slice)))
         tables.replace(spec, frame, **slice)
