@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from sid_pipeline.commands.promotion import promotion_commands
 from sid_pipeline.commands.release import release_commands
 from sid_pipeline.commands.taxonomy import taxonomy_commands
 from sid_pipeline.receipts import MissingInput
@@ -129,25 +130,6 @@ def ui(port: int, host: str) -> None:
     os.execv(sys.executable, command)
 
 
-@main.command()
-@click.argument("release")
-@click.option("--flavour", multiple=True, help="May be given several times. Default: every flavour.")
-@click.option("--by", required=True, help="Who asks for it.")
-@click.option("--reason", required=True, help="Why.")
-def promote(release: str, flavour: tuple[str, ...], by: str, reason: str) -> None:
-    """Make another release live: its codes mean other things to trained readers, so a person asks for it."""
-    from sid_pipeline.promotion import go_live
-    from sid_pipeline.publication.publish import PublicationError
-    from sid_pipeline.resources.warehouse import Warehouse
-
-    warehouse = Warehouse(_settings())
-    try:
-        for name in flavour or warehouse.settings.active_flavours:
-            click.echo(go_live(warehouse, name, release, by=by, reason=reason, switch=True).sentence)
-    except (MissingInput, PublicationError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
-
-
 def _settings() -> Settings:
     try:
         return load_settings()
@@ -157,6 +139,8 @@ def _settings() -> Settings:
 
 main.add_command(taxonomy_commands(_settings))
 main.add_command(release_commands(_settings))
+for _command in promotion_commands(_settings):
+    main.add_command(_command)
 
 
 if __name__ == "__main__":

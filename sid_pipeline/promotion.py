@@ -1,15 +1,21 @@
-"""Making a release's newest publication live: the automatic advance and the switch that a person asks for.
+"""What is live, and who may change it: the automatic advance, a person's switch, rollback and hold.
 
-Used by the `live` assets and by `sid promote`. The log is written before the pointer, so that nothing ever goes
-live unlogged; a crash between the two leaves a row that the rerun does not repeat.
+Used by the `live` assets, by `sid promote` and its sisters, and by the jobs of the same names in the UI. Every change
+is a row of PROMOTIONS, written before the pointer, so that nothing ever goes live unlogged; a crash between the two
+leaves a row that the rerun does not repeat, and that counts for nothing until the pointer has followed. Whether a
+flavour is held is that log's last word on it. No Spark is needed, and no flavour looks at another.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from sid_pipeline.evaluation.checks import Check, not_worse_than
+from sid_pipeline.publication.folder import DATA_CARD, read_manifest, verify
 from sid_pipeline.publication.live import (
     ADVANCE,
     FIRST,
@@ -20,76 +26,216 @@ from sid_pipeline.publication.live import (
     transition,
     write_pointer,
 )
-from sid_pipeline.publication.publish import verify
+from sid_pipeline.publication.store import Store, read_json
+from sid_pipeline.releases import TRIAL, find_release
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import PROMOTIONS
+
+ROLLBACK, HOLD, RELEASE_HOLD = "rollback", "hold", "release hold"
+MOVES = (FIRST, ADVANCE, SWITCH, ROLLBACK)
+PIPELINE = "pipeline"
+
+
+class PromotionRefused(RuntimeError):
+    """What a person asked for was not done; the message says why, with the figures, and what would help."""
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """What is live now, and a sentence on what happened."""
+    """What is live now (None: nothing), a sentence on what happened, and the checks that were made by name."""
 
-    live: dict[str, Any]
+    live: dict[str, Any] | None
     sentence: str
+    checks: Mapping[str, Check]
 
 
 def go_live(warehouse: Warehouse, flavour: str, release: str, *, by: str, reason: str, switch: bool) -> Promotion:
-    """Make the newest publication of a release live.
+    """Make the newest publication of a release live, if the checks pass and nobody holds the flavour.
 
     Args:
-        warehouse: the state.
-        flavour: the flavour.
-        release: the release.
-        by: who asks.
-        reason: why.
-        switch: whether another release than the live one may become live.
+        switch: a person asks: another release than the live one may become live, and a refusal raises.
 
     Raises:
         MissingInput: the release has no publication.
         PublicationError: the publication is damaged.
+        PromotionRefused: `switch`, and a check failed or the flavour is held.
     """
-    with warehouse.receipts.lock(f"{flavour}.pointer"):
+    _check_asked(by, reason)
+    with _pointer_lock(warehouse, flavour):
         return _go_live(warehouse, flavour, release, by, reason, switch)
 
 
 def _go_live(warehouse: Warehouse, flavour: str, release: str, by: str, reason: str, switch: bool) -> Promotion:
+    store = warehouse.store
     published = warehouse.receipts.need(f"{flavour}/publication", release)
-    folder = warehouse.state / published.facts["folder"]
-    verify(folder)
-    live = read_pointer(warehouse.state, flavour)
-    codebook_id = published.facts["codebook_id"]
-    kind = transition(live, release, published.facts["folder"], codebook_id)
+    folder = published.facts["folder"]
+    manifest = verify(store, folder)
+    live = read_pointer(store, flavour)
+    kind = transition(live, release, folder, manifest["pins"]["codebook_id"])
     if live is not None and kind == SAME:
-        return Promotion(live, f"{release} as of {live['as_of_snapshot']} was live already")
+        return Promotion(live, f"{release} as of {live['as_of_snapshot']} was live already", {})
+    checks = gates(warehouse, live, folder, manifest)
+    ledger = find_release(warehouse.tables, release)
+    if ledger is not None and ledger.state == TRIAL:
+        sentence = f"{flavour}: {release} is a trial, and a trial never goes live; `sid release keep {release}` first"
+        if switch:
+            raise PromotionRefused(sentence)
+        return Promotion(live, sentence, {})
     if live is not None and kind == OTHER_RELEASE and not switch:
-        return Promotion(
-            live,
+        sentence = (
             f"{live['release']} stays live; {release} is published beside it and waits for "
-            f"`sid promote {release} --flavour {flavour} --by NAME --reason WHY`",
+            f"`sid promote {release} --flavour {flavour} --by NAME --reason WHY`"
         )
+        return Promotion(live, sentence, {})
+    failed = [f"{name}: {check.sentence}" for name, check in checks.items() if not check.passed]
+    held = standing_hold(warehouse, flavour)
+    stays = f"{live['release']} as of {live['as_of_snapshot']} stays live" if live else "nothing goes live"
+    refusal = None
+    if held is not None:
+        refusal = f"{flavour}: {stays}; {_told(held)}. `sid release-hold --flavour {flavour} --by NAME --reason WHY`"
+    elif failed:
+        refusal = f"{flavour}: {stays}; {release} as of {manifest['as_of_snapshot']} failed {'; '.join(failed)}"
+    if refusal is not None:
+        if switch:
+            raise PromotionRefused(refusal)
+        return Promotion(live, refusal, checks)
     kind = SWITCH if kind == OTHER_RELEASE else kind
-    _log(warehouse, flavour, release, published.facts["folder"], kind, live, by, reason)
-    snapshot = published.facts["as_of_snapshot"]
-    pointer = write_pointer(warehouse.state, flavour, release, snapshot, folder, codebook_id)
+    _log(warehouse, flavour, kind, release, folder, live, by, reason)
+    pointer = write_pointer(store, folder, manifest)
     verbs = {FIRST: "is the first to go live", ADVANCE: "advanced", SWITCH: "was switched to"}
-    return Promotion(pointer, f"{flavour}: {release} {verbs[kind]}, as of {snapshot}")
+    return Promotion(pointer, f"{flavour}: {release} {verbs[kind]}, as of {manifest['as_of_snapshot']}", checks)
+
+
+def rollback(warehouse: Warehouse, flavour: str, *, by: str, reason: str) -> Promotion:
+    """Make the publication live that was live before the present one, and hold the flavour.
+
+    Held, because the next night would otherwise advance again to what was just taken back.
+
+    Raises:
+        PromotionRefused: nothing was live before.
+        PublicationError: the publication to go back to is missing or damaged.
+    """
+    _check_asked(by, reason)
+    with _pointer_lock(warehouse, flavour):
+        store = warehouse.store
+        live = read_pointer(store, flavour)
+        stack = _was_live(warehouse, flavour, live)
+        if live is None or len(stack) < 2:
+            raise PromotionRefused(f"{flavour}: nothing was live before what is live now, so there is no way back")
+        folder = stack[-2]
+        manifest = verify(store, folder)
+        _log(warehouse, flavour, ROLLBACK, manifest["release"], folder, live, by, reason)
+        pointer = write_pointer(store, folder, manifest)
+        sentence = (
+            f"{flavour}: went back to {manifest['release']} as of {manifest['as_of_snapshot']}, and is held until "
+            f"`sid release-hold --flavour {flavour} --by NAME --reason WHY`"
+        )
+        return Promotion(pointer, sentence, {})
+
+
+def hold(warehouse: Warehouse, flavour: str, *, by: str, reason: str) -> Promotion:
+    """Stop both ways of going live until `release_hold`."""
+    return _set_hold(warehouse, flavour, HOLD, by, reason)
+
+
+def release_hold(warehouse: Warehouse, flavour: str, *, by: str, reason: str) -> Promotion:
+    """Let the flavour go live again: the next refresh advances it, if its checks pass."""
+    return _set_hold(warehouse, flavour, RELEASE_HOLD, by, reason)
+
+
+def _set_hold(warehouse: Warehouse, flavour: str, kind: str, by: str, reason: str) -> Promotion:
+    _check_asked(by, reason)
+    with _pointer_lock(warehouse, flavour):
+        live = read_pointer(warehouse.store, flavour)
+        held = standing_hold(warehouse, flavour)
+        if (held is not None) == (kind == HOLD):
+            return Promotion(live, f"{flavour}: {_told(held) if held else 'nobody held it'} already", {})
+        publication = live["publication"] if live else ""
+        _log(warehouse, flavour, kind, live["release"] if live else "", publication, live, by, reason)
+        return Promotion(live, f"{flavour}: {'held' if kind == HOLD else 'no longer held'} ({by}: {reason})", {})
+
+
+def standing_hold(warehouse: Warehouse, flavour: str) -> dict[str, Any] | None:
+    """The row of the log that holds the flavour now, or None."""
+    rows = [row for row in promotions(warehouse, flavour) if row["kind"] in (HOLD, ROLLBACK, RELEASE_HOLD)]
+    return rows[-1] if rows and rows[-1]["kind"] != RELEASE_HOLD else None
+
+
+def gates(
+    warehouse: Warehouse, live: Mapping[str, Any] | None, folder: str, manifest: Mapping[str, Any]
+) -> dict[str, Check]:
+    """What a publication has to pass to go live, by name.
+
+    Raises:
+        PublicationError: the live publication's manifest is damaged.
+    """
+    store = warehouse.store
+    card = _card(store, folder)
+    failed = [check for check in card["checks"] if not check["passed"]]
+    seen = "; ".join(f"{check['name']}: {check['sentence']}" for check in failed or card["checks"])
+    checks = {"sids_are_sound": Check(not failed, {"checks": len(card["checks"]), "failed": len(failed)}, seen)}
+    if live is None:
+        return checks
+    there = read_manifest(store, live["publication"])
+    if there["release"] == manifest["release"]:
+        checks["one_vocabulary"] = _one_vocabulary(there["pins"], manifest["pins"])
+    tolerances = warehouse.settings.publication.tolerances
+    checks["not_worse_than_live"] = not_worse_than(
+        _card(store, live["publication"])["quality"], card["quality"], tolerances
+    )
+    return checks
+
+
+def _one_vocabulary(live: Mapping[str, Any], new: Mapping[str, Any]) -> Check:
+    """Within a release, codes mean one thing: one codebook, one embedder each."""
+    differing = [name for name in ("codebook_id", "embedders", "collision") if live.get(name) != new.get(name)]
+    shown = "; ".join(f"{name} {new.get(name)} against {live.get(name)}" for name in differing)
+    sentence = shown or f"codebook {new['codebook_id']} and the same embedders as what is live."
+    return Check(not differing, {"differing": differing}, sentence)
+
+
+def promotions(warehouse: Warehouse, flavour: str) -> list[dict[str, Any]]:
+    """The log of a flavour, oldest first."""
+    rows = warehouse.tables.arrow(PROMOTIONS).to_pylist()
+    return sorted((row for row in rows if row["flavour"] == flavour), key=lambda row: row["at"])
+
+
+def _was_live(warehouse: Warehouse, flavour: str, live: Mapping[str, Any] | None) -> list[str]:
+    """The publications that rollbacks go back through, the live one last.
+
+    A row counts only if the pointer followed it: the next row, or the pointer itself, starts from its publication.
+    """
+    moves = [row for row in promotions(warehouse, flavour) if row["kind"] in MOVES]
+    after = [row["previous"] for row in moves[1:]] + [live["publication"] if live else ""]
+    stack: list[str] = []
+    for row, followed in zip(moves, after, strict=True):
+        if row["publication"] != followed:
+            continue
+        if row["kind"] == ROLLBACK:
+            stack.pop()
+        else:
+            stack.append(row["publication"])
+    return stack
 
 
 def _log(
     warehouse: Warehouse,
     flavour: str,
+    kind: str,
     release: str,
     publication: str,
-    kind: str,
-    live: dict[str, Any] | None,
+    live: Mapping[str, Any] | None,
     by: str,
     reason: str,
 ) -> None:
     previous = live["publication"] if live else ""
-    logged = warehouse.tables.arrow(PROMOTIONS, columns=["flavour", "publication", "previous", "at"]).to_pylist()
-    mine = sorted((row for row in logged if row["flavour"] == flavour), key=lambda row: row["at"])
-    if mine and (mine[-1]["publication"], mine[-1]["previous"]) == (publication, previous):
-        return
+    logged = promotions(warehouse, flavour)
+    last = logged[-1] if logged else None
+    if last and (last["kind"], last["publication"], last["previous"]) == (kind, publication, previous):
+        return  # of a run that was interrupted before the pointer followed
+    now = datetime.now(timezone.utc)
+    if last is not None:
+        now = max(now, last["at"] + timedelta(microseconds=1))  # the order of the log outlives a clock set back
     row = {
         "flavour": flavour,
         "release": release,
@@ -98,7 +244,26 @@ def _log(
         "previous": previous,
         "by": by,
         "reason": reason,
-        "at": datetime.now(timezone.utc),
+        "at": now,
     }
-    frame = warehouse.spark.createDataFrame([row], PROMOTIONS.ddl())
-    warehouse.tables.append(PROMOTIONS, frame)
+    warehouse.tables.append_rows(PROMOTIONS, [row])
+
+
+def _card(store: Store, folder: str) -> dict[str, Any]:
+    return read_json(store, f"{folder}/{DATA_CARD}")
+
+
+def _told(held: Mapping[str, Any]) -> str:
+    what = "rolled back and held" if held["kind"] == ROLLBACK else "held"
+    return f"{what} by {held['by']} since {held['at']:%Y-%m-%d %H:%M} UTC: {held['reason']}"
+
+
+def _check_asked(by: str, reason: str) -> None:
+    if not by.strip() or not reason.strip():
+        raise ValueError("a name and a reason are asked for: --by NAME --reason WHY")
+
+
+@contextmanager
+def _pointer_lock(warehouse: Warehouse, flavour: str) -> Iterator[None]:
+    with warehouse.receipts.lock(f"{flavour}.pointer"):
+        yield

@@ -19,7 +19,8 @@ from typing import Any
 from filelock import FileLock
 
 from sid_pipeline.files import to_json, write_atomically
-from sid_pipeline.settings import Settings, check_key
+from sid_pipeline.keys import check_key
+from sid_pipeline.settings import Settings
 
 UNPARTITIONED = "all"
 MARK = ".begun"

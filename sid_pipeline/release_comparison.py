@@ -28,7 +28,7 @@ def compare_releases(warehouse: Warehouse, release: str, other: str | None = Non
         need_release(warehouse.tables, other)
     parts = []
     for flavour in warehouse.settings.active_flavours:
-        pointer = read_pointer(warehouse.state, flavour)
+        pointer = read_pointer(warehouse.published, flavour)
         beside = other or (pointer["release"] if pointer else None)
         if beside is not None and beside != release:
             parts.append(_compare(warehouse, flavour, release, beside))

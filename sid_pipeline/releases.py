@@ -14,11 +14,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from sid_pipeline.keys import check_key
+from sid_pipeline.publication.folder import release_folder
 from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.receipts import MissingInput
 from sid_pipeline.resources.tables import Tables
 from sid_pipeline.schemas import ALL_TABLES, RELEASES, TableSpec
-from sid_pipeline.settings import check_key
 
 if TYPE_CHECKING:
     from sid_pipeline.resources.warehouse import Warehouse
@@ -94,7 +95,7 @@ def served_releases(tables: Tables) -> list[Release]:
 
 def live_flavours(warehouse: Warehouse, release: str) -> list[str]:
     """The flavours whose readers are pointed at a release."""
-    pointers = {name: read_pointer(warehouse.state, name) for name in warehouse.settings.flavours}
+    pointers = {name: read_pointer(warehouse.published, name) for name in warehouse.settings.flavours}
     return [name for name, pointer in pointers.items() if pointer and pointer["release"] == release]
 
 
@@ -167,8 +168,9 @@ def drop_trial(warehouse: Warehouse, release: str) -> None:
     shutil.rmtree(warehouse.explorer(release), ignore_errors=True)
     for flavour in flavours:
         kinds = [kind for kind in (warehouse.state / "artefacts").glob("*") if kind.name != "explorers"]
-        for root in (*kinds, warehouse.publications, warehouse.state / "checkpoints"):
+        for root in (*kinds, warehouse.state / "checkpoints"):
             shutil.rmtree(root / flavour / release, ignore_errors=True)
+        warehouse.store.remove(release_folder(flavour, release))
     tables = warehouse.tables
     for spec in ALL_TABLES.values():
         if spec is not RELEASES and spec.partition_by == ("release",):

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sid_pipeline.keys import check_key
 from sid_pipeline.receipts import UNPARTITIONED, complete_snapshots
-from sid_pipeline.settings import PROJECT_ROOT, Settings, check_key
+from sid_pipeline.settings import PROJECT_ROOT, Settings
 
 
 class RunFailed(RuntimeError):

@@ -318,14 +318,14 @@ PREFIX_NAMES = TableSpec(
 
 PROMOTIONS = TableSpec(
     "promotions",
-    "The log of what was made live, when, by whom and why.",
+    "The log of what was made live, taken back and held: when, by whom and why.",
     (
         _k("flavour", "string", "the flavour"),
-        _k("release", "string", "the release made live"),
+        _k("release", "string", "the release made live; with a hold, the live one"),
         _k("publication", "string", "folder of the publication"),
-        _k("kind", "string", "first, advance or switch"),
+        _k("kind", "string", "first, advance, switch, rollback (which holds, too), hold or release hold"),
         _k("previous", "string", "publication that was live before; empty when none"),
-        _k("by", "string", "who: a person for a switch, 'pipeline' for an advance"),
+        _k("by", "string", "who: a person, or 'pipeline' for an advance"),
         _k("reason", "string", "why"),
         _k("at", "timestamp", "when"),
     ),

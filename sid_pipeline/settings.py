@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from sid_pipeline.cleaning.schema import DEFAULT_SCHEMA, Schema
 from sid_pipeline.embedding.texts import RAW_FIELDS, check_template
+from sid_pipeline.keys import check_key
 from sid_pipeline.rqvae.config import TrainConfig
 
 if sys.version_info >= (3, 11):
@@ -38,7 +39,6 @@ ENV_PREFIX = "SID_"
 RESERVED_ENV = {"SID_SETTINGS", "SID_CACHE_DIR", "SID_SHARED", "SID_LOG_DIR", "SID_CODE_PORT"}
 # Like the last two, read by deploy/production/*.yaml.
 RESERVED_PREFIX = "SID_PG_"
-KEY_PATTERN = re.compile(r"^[A-Za-z0-9._-]+$")
 
 
 class SettingsError(ValueError):
@@ -321,6 +321,30 @@ class AssignmentSettings(Model):
     )
 
 
+class PublicationSettings(Model):
+    """Where publications lie, and how much worse than the live one a publication may be and still go live."""
+
+    root: str | None = Field(
+        None,
+        min_length=1,
+        description="folder or fsspec address (s3://bucket/sid) of publications and live pointers; default: state_dir",
+    )
+    max_usage_drop: float = Field(0.05, ge=0, le=1, description="of the share of codes in use, at any level")
+    max_collision_rise: float = Field(0.02, ge=0, le=1, description="of the share of products that share their SID")
+    max_near_duplicate_drop: float = Field(
+        0.05, ge=0, le=1, description="of the share of near-duplicates (cosine >= .9) under one first or second prefix"
+    )
+
+    @property
+    def tolerances(self) -> dict[str, float]:
+        """Figure of the report to the difference that is let pass."""
+        return {
+            **{f"usage_l{level}": self.max_usage_drop for level in range(1, 5)},
+            "collision_rate": self.max_collision_rise,
+            **{f"share90_l{level}": self.max_near_duplicate_drop for level in (1, 2)},
+        }
+
+
 class ReportSettings(Model):
     """The quality report."""
 
@@ -383,17 +407,6 @@ class AlertSettings(Model):
     stale_after_days: int = Field(2, ge=1, description="live SIDs that stand on older data than this are told of")
 
 
-class KeyNotAllowed(ValueError):
-    """A partition key or name that could leave its folder or its SQL literal."""
-
-
-def check_key(kind: str, value: str) -> str:
-    """Return `value` if it may be a partition key or a path step, else raise KeyNotAllowed saying what may."""
-    if not KEY_PATTERN.fullmatch(value) or value in {".", ".."}:
-        raise KeyNotAllowed(f"{kind} {value!r} may hold letters, digits, '.', '_' and '-' only")
-    return value
-
-
 def _default_embedders() -> dict[str, EmbedderSettings]:
     return {
         "esci": EmbedderSettings(text="raw", template=["{title}", "{brand}", "{size}", "{description}"], batch_size=64),
@@ -445,6 +458,7 @@ class Settings(Model):
         description="fields of rqvae.TrainConfig; the codebook asset's Launchpad config overrides them for one run",
     )
     assignment: AssignmentSettings = AssignmentSettings()
+    publication: PublicationSettings = PublicationSettings()
     report: ReportSettings = ReportSettings()
     release: ReleaseSettings = ReleaseSettings()
     spark: SparkSettings = SparkSettings()

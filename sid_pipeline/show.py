@@ -84,7 +84,7 @@ def show_status(warehouse: Warehouse) -> str:
     for flavour in settings.active_flavours:
         complete = complete_snapshots(warehouse.receipts, settings, flavour)
         newest = complete[-1] if complete else None
-        pointer = read_pointer(warehouse.state, flavour)
+        pointer = read_pointer(warehouse.published, flavour)
         if pointer is None:
             lines.append(f"{flavour}: nothing is live; newest complete snapshot {newest or 'none'}")
         else:
@@ -111,7 +111,7 @@ def show_status(warehouse: Warehouse) -> str:
         live = [
             f
             for f in settings.active_flavours
-            if (read_pointer(warehouse.state, f) or {}).get("release") == release.release
+            if (read_pointer(warehouse.published, f) or {}).get("release") == release.release
         ]
         state = f"live ({', '.join(live)})" if live and release.state == SERVED else release.state
         rows.append([release.release, state, release.taxonomy_revision[:12], release.training_snapshot, *cells])

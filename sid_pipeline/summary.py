@@ -78,7 +78,7 @@ def _places(warehouse: Warehouse, flavours: list[str], release: str, standing: P
         lines.append(f"rejected rows {day}: {count} (reasons: asset rejected_products in the UI)")
     for flavour in flavours:
         page = warehouse.reports(flavour, release) / "report.html"
-        pointer = read_pointer(warehouse.state, flavour)
+        pointer = read_pointer(warehouse.published, flavour)
         lines.append(f"report {flavour}: {_short(page, standing)}")
         if pointer:
             lines.append(f"live {flavour}: {pointer['release']} as of {pointer['as_of_snapshot']}")

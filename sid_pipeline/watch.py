@@ -67,7 +67,7 @@ def stale_flavours(warehouse: Warehouse, today: date) -> list[Stale]:
     """Flavours whose live SIDs are older than `alerts.stale_after_days`."""
     found = []
     for flavour in warehouse.settings.active_flavours:
-        pointer = read_pointer(warehouse.state, flavour)
+        pointer = read_pointer(warehouse.published, flavour)
         if pointer is None:
             continue
         days = (today - date.fromisoformat(pointer["as_of_snapshot"])).days
@@ -80,7 +80,7 @@ def what_is_served(warehouse: Warehouse) -> str:
     """What readers get now, flavour by flavour, in one sentence."""
     parts = []
     for flavour in warehouse.settings.active_flavours:
-        pointer = read_pointer(warehouse.state, flavour)
+        pointer = read_pointer(warehouse.published, flavour)
         if pointer is None:
             parts.append(f"{flavour}: nothing yet")
         else:

@@ -93,7 +93,7 @@ def evaluation_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
         release = context.partition_key
         with plain_failures():
             assigned = warehouse.receipts.need(sids, release)
-        live = read_pointer(warehouse.state, flavour.name)
+        live = read_pointer(warehouse.published, flavour.name)
         return materialise(
             context,
             warehouse.receipts,
@@ -326,9 +326,9 @@ def _diff(warehouse: Warehouse, flavour: Flavour, release: str) -> Outcome:
     from sid_pipeline.evaluation.codebook_diff import diff
     from sid_pipeline.reader import open_live
 
-    if read_pointer(warehouse.state, flavour.name) is None:
+    if read_pointer(warehouse.published, flavour.name) is None:
         return Outcome("nothing live", metadata={"compared with": "nothing of this flavour is live yet"})
-    live = open_live(flavour.name, warehouse.state, hashes=False)
+    live = open_live(flavour.name, warehouse.published, hashes=False)
     old = {product: _codes(sid) for product, sid in live.sids().items()}
     now = assigned_sids(warehouse, flavour.name, release)
     new = {product: _codes(sid) for product, sid in now.items()}
@@ -336,7 +336,7 @@ def _diff(warehouse: Warehouse, flavour: Flavour, release: str) -> Outcome:
     text = result.pop("markdown")
     return Outcome(
         data_version=digest(result),
-        metadata={"compared with": live.folder.name, "diff": Markdown(text), "figures": result},
+        metadata={"compared with": live.folder, "diff": Markdown(text), "figures": result},
     )
 
 

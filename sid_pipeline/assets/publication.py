@@ -1,20 +1,31 @@
 """Making SIDs available: the immutable publication, and the pointer that names the live one."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import dagster as dg
 
 from sid_pipeline.assets.assignment import STAGE as SEMANTIC_IDS_STAGE
-from sid_pipeline.assets.evaluation import DIFF
+from sid_pipeline.assets.evaluation import DIFF, REPORT
 from sid_pipeline.assets.flavours import Flavour
-from sid_pipeline.assets.recording import Outcome, markdown_table, materialise, plain_failures
+from sid_pipeline.assets.recording import Check, Outcome, markdown_table, materialise, plain_failures
 from sid_pipeline.assets.training import CODEBOOK
-from sid_pipeline.promotion import go_live
+from sid_pipeline.promotion import PIPELINE, go_live, standing_hold
+from sid_pipeline.publication.folder import PublicationError
 from sid_pipeline.publication.live import read_pointer
-from sid_pipeline.publication.publish import PublicationError, publication_folder
+from sid_pipeline.publication.store import MANIFEST
 from sid_pipeline.receipts import Receipt
+from sid_pipeline.releases import need_release
 from sid_pipeline.resources.warehouse import Warehouse
-from sid_pipeline.schemas import ACTIVE, OFFERS, SEMANTIC_IDS
+from sid_pipeline.schemas import OFFERS, SEMANTIC_IDS
 
 PUBLICATION, LIVE = "publication", "live"
+GATES = {
+    "sids_are_sound": "The blocking checks of the SIDs passed when they were published.",
+    "one_vocabulary": "Within a release: the codebook, embedders and collision policy of what is live.",
+    "not_worse_than_live": "Codes in use, collisions and near-duplicates that share a prefix are not worse than "
+    "those of what is live by more than the tolerances of the settings ([publication]).",
+}
 
 
 def publication_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
@@ -22,9 +33,10 @@ def publication_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
 
     @flavour.asset(
         PUBLICATION,
-        [flavour.key(SEMANTIC_IDS_STAGE)],
-        "An immutable folder for consumers: product to SID, (retailer, SID) to products, the token vocabulary and "
-        "the codebook, with a manifest of hashes written last.",
+        [flavour.key(SEMANTIC_IDS_STAGE), flavour.key(REPORT)],
+        "An immutable folder for consumers: product to SID, (retailer, SID) to products, tokens and their vectors, "
+        "the constrained-decoding index, the delta to the publication before, the codebook and a data card, with a "
+        "manifest of hashes written last.",
         {"spark", "parquet"},
         snapshot_deps=[OFFERS.name],
     )
@@ -33,38 +45,51 @@ def publication_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
         with plain_failures():
             assigned = warehouse.receipts.need(flavour.key(SEMANTIC_IDS_STAGE), release)
             _refuse_failed(assigned)
+            report = warehouse.receipts.need(flavour.key(REPORT), release)
+            if report.inputs["semantic_ids"] != assigned.data_version:
+                raise PublicationError(f"{flavour.key(REPORT)} of {release!r} is older than the SIDs: materialise it")
             snapshot = assigned.facts["as_of_snapshot"]
             offers = warehouse.receipts.need(OFFERS.name, snapshot)
+            pinned = need_release(warehouse.tables, release)
         pins = {
             "flavour": flavour.name,
             "release": release,
             "as_of_snapshot": snapshot,
             "codebook_id": assigned.facts["codebook_id"],
+            "embedders": {name: pinned.embedder_ids.get(name) for name in flavour.embedders},
+            "taxonomy_revision": pinned.taxonomy_revision,
+            "training_snapshot": pinned.training_snapshot,
             "semantic_ids": assigned.data_version,
             "offers": offers.data_version,
+            "report": report.data_version,
         }
         return materialise(
             context,
             warehouse.receipts,
             flavour.key(PUBLICATION),
-            pins,
-            lambda: _publish(warehouse, flavour, release, pins),
-            still_there=lambda receipt: (warehouse.state / receipt.facts["folder"] / "manifest.json").is_file(),
+            {**pins, "root": warehouse.settings.publication.root},
+            lambda: _publish(warehouse, flavour, release, pins, assigned, report),
+            still_there=lambda receipt: warehouse.store.exists(f"{receipt.facts['folder']}/{MANIFEST}"),
         )
 
     @flavour.asset(
         LIVE,
         # The diff compares with what was live before, so it comes first.
         [flavour.key(PUBLICATION), flavour.key(DIFF)],
-        "The pointer that readers follow. Newer data of the live release advances it; another release waits until "
-        "a person promotes it.",
+        "The pointer that readers follow. Newer data of the live release advances it when its checks pass and nobody "
+        "holds the flavour; another release waits until a person promotes it.",
         {"json"},
+        check_specs=[
+            dg.AssetCheckSpec(name, asset=dg.AssetKey([flavour.name, LIVE]), description=description)
+            for name, description in GATES.items()
+        ],
     )
     def live(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         release = context.partition_key
         with plain_failures():
             published = warehouse.receipts.need(flavour.key(PUBLICATION), release)
-        pointer = read_pointer(warehouse.state, flavour.name)
+            pointer = read_pointer(warehouse.store, flavour.name)
+        held = standing_hold(warehouse, flavour.name)
         return materialise(
             context,
             warehouse.receipts,
@@ -72,8 +97,10 @@ def publication_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
             {
                 "publication": published.facts["folder"],
                 "live before": pointer["publication"] if pointer else None,
+                "held since": held["at"].isoformat() if held else None,
+                "tolerances": warehouse.settings.publication.tolerances,
             },
-            lambda: _advance(warehouse, flavour, release, published),
+            lambda: _advance(warehouse, flavour, release),
         )
 
     return [publication, live]
@@ -89,8 +116,12 @@ def _refuse_failed(assigned: Receipt) -> None:
         )
 
 
-def _publish(warehouse: Warehouse, flavour: Flavour, release: str, pins: dict[str, str]) -> Outcome:
-    from sid_pipeline.publication.publish import publish
+def _publish(
+    warehouse: Warehouse, flavour: Flavour, release: str, pins: dict, assigned: Receipt, report: Receipt
+) -> Outcome:
+    from sid_pipeline.publication.card import Facts
+    from sid_pipeline.publication.publish import Source, publish
+    from sid_pipeline.publication.stage import stage
     from sid_pipeline.rqvae import Codebook
 
     tables = warehouse.tables
@@ -98,46 +129,73 @@ def _publish(warehouse: Warehouse, flavour: Flavour, release: str, pins: dict[st
     codebook_folder = warehouse.state / trained.facts["folder"]
     codebook = Codebook.load(codebook_folder)
     offers = tables.read(OFFERS, snapshot=pins["as_of_snapshot"]) if warehouse.settings.source.offers else None
-    folder = publication_folder(warehouse.publications, flavour.name, release, pins["as_of_snapshot"], pins)
-    sids = tables.read(SEMANTIC_IDS, flavour=flavour.name, release=release).where(ACTIVE)
-    codebooks = [row["codebook_id"] for row in sids.select("codebook_id").distinct().collect()]
-    if codebooks != [pins["codebook_id"]]:
+    sids = tables.read(SEMANTIC_IDS, flavour=flavour.name, release=release)
+    made_with = sids.select("codebook_id", "collision_policy").distinct().collect()
+    policies = sorted({row["collision_policy"] for row in made_with if row["collision_policy"]})
+    codebooks = sorted({row["codebook_id"] for row in made_with})
+    if codebooks != [pins["codebook_id"]] or len(policies) > 1:
         raise PublicationError(
-            f"the SIDs of {flavour.name} {release} are of {codebooks}, not of the codebook that their last "
-            "materialisation named: materialise semantic_ids again"
+            f"the SIDs of {flavour.name} {release} are of codebooks {codebooks} and collision policies {policies}, "
+            f"their last materialisation said {pins['codebook_id']} and one policy: materialise semantic_ids again"
         )
-    manifest = publish(
-        folder,
-        sids,
-        offers,
-        codebook_folder,
-        codebook.levels,
-        codebook.codebook_size,
-        pins,
+    collision = policies[0] if policies else "share"
+    source = Source(
+        flavour=flavour.name,
+        release=release,
+        snapshot=pins["as_of_snapshot"],
+        pins={**pins, "collision": collision},
+        stage=lambda folder: stage(folder, sids, offers),
+        codebook=codebook_folder,
+        codewords=codebook.arrays["codewords"],
+        further=collision.startswith("disambiguate"),
+        facts=Facts(
+            lineage={**pins, "collision": collision, "products of the snapshot": assigned.inputs["products"]},
+            quality=report.facts["headline"],
+            checks=assigned.checks,
+        ),
     )
+    with warehouse.spool("publication") as spool:
+        published = publish(warehouse.store, source, spool)
+    manifest = published.manifest
+    parent = manifest["parent"]
     return Outcome(
-        data_version=folder.name,
+        data_version=published.folder.rsplit("/", 1)[-1],
         metadata={
-            "folder": str(folder),
+            "folder": f"{warehouse.published}/{published.folder}",
+            "parent": parent["folder"] if parent else "none",
             **{f"rows of {name}": rows for name, rows in manifest["rows"].items()},
             "files": markdown_table([{"file": n, "SHA-256": sha} for n, sha in manifest["files"].items()]),
         },
         facts={
-            "folder": folder.relative_to(warehouse.state).as_posix(),
+            "folder": published.folder,
             "as_of_snapshot": pins["as_of_snapshot"],
             "codebook_id": pins["codebook_id"],
         },
     )
 
 
-def _advance(warehouse: Warehouse, flavour: Flavour, release: str, published: Receipt) -> Outcome:
-    outcome = go_live(warehouse, flavour.name, release, by="pipeline", reason="checks passed", switch=False)
+def _advance(warehouse: Warehouse, flavour: Flavour, release: str) -> Outcome:
+    outcome = go_live(warehouse, flavour.name, release, by=PIPELINE, reason="checks passed", switch=False)
+    live = outcome.live or {"release": "none", "as_of_snapshot": "none", "publication": "none"}
+    not_asked = "not asked: nothing else was live, or nothing was to go live"
     return Outcome(
-        data_version=f"{outcome.live['release']}-{outcome.live['publication']}",
+        data_version=f"{live['release']}-{live['publication'].rsplit('/', 1)[-1]}",
         metadata={
             "what happened": outcome.sentence,
-            "live release": outcome.live["release"],
-            "live as of": outcome.live["as_of_snapshot"],
-            "live publication": outcome.live["publication"],
+            "live release": live["release"],
+            "live as of": live["as_of_snapshot"],
+            "live publication": live["publication"],
         },
+        checks=tuple(
+            Check(name, check.passed, check.sentence, _flat(check.figures))
+            if (check := outcome.checks.get(name)) is not None
+            else Check(name, True, not_asked)
+            for name in GATES
+        ),
     )
+
+
+def _flat(figures: Mapping[str, Any]) -> dict[str, float]:
+    """A check's figures one by one, as Dagster shows and plots them."""
+    compared = figures.get("compared", {})
+    return {f"{name} {side}": value for name, row in compared.items() for side, value in row.items()}

@@ -18,14 +18,15 @@ import dagster as dg
 from sid_pipeline.assignment.collisions import PolicyError
 from sid_pipeline.embedding.model import ModelError
 from sid_pipeline.ingest.errors import InputError
-from sid_pipeline.publication.publish import PublicationError
+from sid_pipeline.keys import KeyNotAllowed
+from sid_pipeline.promotion import PromotionRefused
+from sid_pipeline.publication.folder import PublicationError
 from sid_pipeline.receipts import UNPARTITIONED, MissingInput, Receipt, Receipts
 from sid_pipeline.relevance.labels import LabelError
 from sid_pipeline.resources.jars import JarError
 from sid_pipeline.resources.tables import MissingSlice
 from sid_pipeline.rqvae import CodebookError, CollapsedCodebookError
 from sid_pipeline.schemas import TableSpec
-from sid_pipeline.settings import KeyNotAllowed
 from sid_pipeline.taxonomy.tree import TaxonomyError
 from sid_pipeline.training_set import TrainingSetError
 
@@ -42,6 +43,7 @@ MENDABLE = (
     CollapsedCodebookError,
     PolicyError,
     PublicationError,
+    PromotionRefused,
     JarError,
 )
 

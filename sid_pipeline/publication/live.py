@@ -1,45 +1,58 @@
-"""Which publication of a flavour readers should use: one small file, replaced atomically, read without Spark.
+"""Which publication of a flavour readers should use: one small file, replaced whole, read without Spark.
 
 Two ways of going live: an *advance* (the live release, newer data) is automatic; a *switch* (another release,
 whose codes mean other things to trained readers) is asked for by a named person. A flavour's very first
-publication goes live by itself: nobody reads it yet.
+publication goes live by itself: nobody reads it yet. Light: the reader imports this.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from sid_pipeline.files import to_json, write_atomically
-from sid_pipeline.settings import check_key
+from sid_pipeline.files import to_json
+from sid_pipeline.keys import check_key
+from sid_pipeline.publication.folder import PublicationError
+from sid_pipeline.publication.store import MANIFEST, Store, open_store, read_json
 
 FIRST, ADVANCE, SWITCH, SAME, OTHER_RELEASE = "first", "advance", "switch", "same", "other release"
 
 
-def pointer_path(state: Path, flavour: str) -> Path:
-    """The live pointer of a flavour under a state folder."""
-    return state / "live" / f"{check_key('flavour', flavour)}.json"
+def pointer_path(flavour: str) -> str:
+    """The live pointer of a flavour, relative to the store's root."""
+    return f"live/{check_key('flavour', flavour)}.json"
 
 
-def read_pointer(state: Path, flavour: str) -> dict[str, Any] | None:
-    """The live pointer, or None when nothing of the flavour is live."""
-    path = pointer_path(state, flavour)
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def read_pointer(where: Store | str | Path, flavour: str) -> dict[str, Any] | None:
+    """The live pointer, or None when nothing of the flavour is live.
+
+    Args:
+        where: the store, or its root.
+
+    Raises:
+        PublicationError: it is there and cannot be read; the message names it.
+    """
+    store = open_store(where) if isinstance(where, (str, Path)) else where
+    path = pointer_path(flavour)
+    try:
+        return read_json(store, path)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise PublicationError(f"{error}: promote a release again, which writes it anew") from error
 
 
-def write_pointer(
-    state: Path, flavour: str, release: str, snapshot: str, publication: Path, codebook_id: str
-) -> dict[str, Any]:
-    """Make a publication live. The folder is stored relative to the state folder, so that state can be moved."""
+def write_pointer(store: Store, folder: str, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Make a publication live. The folder is named relative to the store's root, so that all of it can be moved."""
     pointer = {
-        "flavour": flavour,
-        "release": release,
-        "as_of_snapshot": snapshot,
-        "codebook_id": codebook_id,
-        "publication": publication.relative_to(state).as_posix(),
+        "flavour": manifest["flavour"],
+        "release": manifest["release"],
+        "as_of_snapshot": manifest["as_of_snapshot"],
+        "codebook_id": manifest["pins"]["codebook_id"],
+        "publication": folder,
+        "manifest_sha256": store.sha256(f"{folder}/{MANIFEST}"),
     }
-    write_atomically(pointer_path(state, flavour), to_json(pointer))
+    store.write(pointer_path(manifest["flavour"]), to_json(pointer))
     return pointer
 
 

@@ -24,8 +24,8 @@ from urllib.parse import unquote
 
 from filelock import FileLock
 
+from sid_pipeline.keys import check_key
 from sid_pipeline.schemas import TableSpec
-from sid_pipeline.settings import check_key
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -155,6 +155,24 @@ class Tables:
         return self._commit(
             spec, lambda: frame.write.format("delta").mode("append").save(self.location(spec)), slice, None
         )
+
+    def append_rows(self, spec: TableSpec, rows: list[dict[str, Any]]) -> None:
+        """Append a few rows in one commit, without Spark; for ledgers and logs."""
+        import pyarrow as pa
+        from deltalake import write_deltalake
+
+        fields = [
+            pa.field(field.name, field.type, column.nullable, {"comment": column.description})
+            for field, column in zip(spec.arrow(), spec.columns, strict=True)
+        ]
+        with self._lock(spec):
+            write_deltalake(
+                self._rust_location(spec),
+                pa.Table.from_pylist(rows, pa.schema(fields)),
+                mode="append",
+                partition_by=list(spec.partition_by) or None,
+                description=None if self.exists(spec) else spec.description,
+            )
 
     def create(self, spec: TableSpec) -> None:
         """Create a table with its comments and constraints; an existing one is left alone."""

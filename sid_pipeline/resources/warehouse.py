@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 from sid_pipeline.cleaning.schema import Schema
 from sid_pipeline.files import to_json, write_atomically
 from sid_pipeline.ingest.errors import InputError
+from sid_pipeline.keys import check_key
+from sid_pipeline.publication.store import Store, open_store
 from sid_pipeline.receipts import Receipts
 from sid_pipeline.resources.tables import Tables, spool_dir
 from sid_pipeline.schemas import TableSpec, cleaned_table
-from sid_pipeline.settings import Settings, check_key
+from sid_pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -60,9 +62,15 @@ class Warehouse:
         return self.state / "artefacts" / "explorers" / check_key("release", release)
 
     @property
-    def publications(self) -> Path:
-        """Root of the publications."""
-        return self.state / "publications"
+    def published(self) -> str:
+        """Root of publications and live pointers: a folder, or an address that fsspec understands."""
+        root = self.settings.publication.root
+        return str(self.state) if root is None else self.settings.location(root)
+
+    @property
+    def store(self) -> Store:
+        """The publications and live pointers."""
+        return open_store(self.published)
 
     @property
     def schema(self) -> Schema:

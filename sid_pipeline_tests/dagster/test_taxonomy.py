@@ -13,6 +13,7 @@ from sid_pipeline import cli
 from sid_pipeline.definitions import build_definitions
 from sid_pipeline.jobs import RELEASE_BUILD, TAXONOMY_REVISION
 from sid_pipeline.publication.live import write_pointer
+from sid_pipeline.publication.publish import publish
 from sid_pipeline.receipts import Receipt
 from sid_pipeline.releases import (
     RETIRED,
@@ -29,6 +30,7 @@ from sid_pipeline.schemas import PRODUCTS, RELEASES, TAXONOMY_CHANGES, TAXONOMY_
 from sid_pipeline.settings import load_settings
 from sid_pipeline.taxonomy_sensor import look
 from sid_pipeline.taxonomy_source import release_tree
+from sid_pipeline_tests.publications import source
 
 DAY = "2026-01-05"
 EDGES = {
@@ -282,9 +284,10 @@ def test_the_catalogue_itself_as_the_source(shop, spark):
 
 
 @pytest.mark.slow
-def test_retiring_needs_a_name_and_no_reader(shop):
+def test_retiring_needs_a_name_and_no_reader(shop, tmp_path):
     shop.build("r2")
-    write_pointer(shop.warehouse.state, "esci", "r1", DAY, shop.warehouse.publications / "esci" / "r1" / "x", "c")
+    made = publish(shop.warehouse.store, source(tmp_path), tmp_path / "spool")
+    write_pointer(shop.warehouse.store, made.folder, made.manifest)
     with pytest.raises(ReleaseError, match="is live for esci: promote another one first"):
         retire(shop.warehouse, "r1", "Ada", "2026-02-01")
     for by, day, says in ((" ", "2026-02-01", "needs the name"), ("Ada", "tomorrow", "is no day")):

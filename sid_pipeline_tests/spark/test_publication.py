@@ -1,109 +1,58 @@
-"""Publications: consumer files read back by the reader, immutability, damage and crashes."""
+"""The Spark half of publishing: the same bytes whatever the partitioning, and what the reader makes of it."""
 
-import json
+import dataclasses
+import random
 
 import pytest
 
-from sid_pipeline.publication.live import write_pointer
-from sid_pipeline.publication.publish import PublicationError, publication_folder, publish, verify
-from sid_pipeline.reader import open_live, open_release
+from sid_pipeline.publication.publish import publish
+from sid_pipeline.publication.stage import stage
+from sid_pipeline.publication.store import open_store
+from sid_pipeline.reader import open_release
+from sid_pipeline_tests.publications import source
 
-PINS = {"flavour": "esci", "release": "r1", "as_of_snapshot": "2026-01-05"}
+SIDS = "product_id string, published_sid string, change string, reason string, withdrawn_on string"
+OFFERS = "product_id string, retailer_id string, available boolean, popularity double"
 
 
-@pytest.fixture
-def frames(spark):
-    sids = spark.createDataFrame(
-        [("p3", "1_2_3_4", None), ("p1", "1_2_0_0", None), ("p2", "12_2_3_4", None), ("p4", None, "no text")],
-        "product_id string, published_sid string, reason string",
-    )
-    offers = spark.createDataFrame(
-        [
-            ("p1", "shop", True, 1.0),
-            ("p3", "shop", True, 9.0),
-            ("p2", "shop", False, 5.0),
-            ("p3", "other", True, 2.0),
-        ],
-        "product_id string, retailer_id string, available boolean, popularity double",
-    )
+@pytest.fixture(scope="module")
+def rows():
+    rng = random.Random(0)
+    ids = [f"{rng.choice('aAé9')}{i}" for i in range(600)]
+    sids = [
+        (p, None if i % 17 == 0 else f"{i % 16}_{i % 3}_{i % 5}_{i % 7}", "new", "no text" if i % 17 == 0 else None,
+         "2026-01-06" if i % 13 == 0 else None)
+        for i, p in enumerate(ids)
+    ]  # fmt: skip
+    offers = [(p, f"shop{i % 3}", i % 5 != 0, float(i % 4)) for i, p in enumerate(ids)]
     return sids, offers
 
 
-@pytest.fixture
-def codebook(tmp_path):
-    folder = tmp_path / "codebook"
-    folder.mkdir()
-    (folder / "manifest.json").write_text("{}")
-    return folder
-
-
-def make(tmp_path, frames, codebook, **pins):
-    pins = {**PINS, **pins}
-    folder = publication_folder(tmp_path / "publications", "esci", pins["release"], pins["as_of_snapshot"], pins)
-    publish(folder, *frames, codebook, 4, 16, pins)
-    return folder
-
-
-def test_the_reader_gives_back_what_was_published(tmp_path, frames, codebook):
-    folder = make(tmp_path, frames, codebook)
-    write_pointer(tmp_path, "esci", "r1", "2026-01-05", folder, "c1")
-    live = open_live("esci", tmp_path)
-    assert live.sids() == {"p1": "1_2_0_0", "p2": "12_2_3_4", "p3": "1_2_3_4"}
-    assert live.sid("p3") == "1_2_3_4"
-    assert live.lookup(["p2", "p4", "nobody"]) == ["12_2_3_4", None, None]
-    assert live.products("1") == ["p1", "p3"], "1 is no prefix of 12"
-    assert live.products("1_2", retailer="shop") == ["p3", "p1"], "most popular first"
-    assert live.products("12_2_3_4", retailer="shop") == [], "not available there"
-    assert live.manifest["rows"] == {
-        "product_sids.parquet": 3,
-        "unassigned.parquet": 1,
-        "sid_products.parquet": 3,
-    }
-    assert json.loads((folder / "vocabulary.json").read_text())["tokens"][16 + 2] == "<b_2>"
-
-
-def test_a_publication_is_never_written_twice(tmp_path, frames, codebook):
-    folder = make(tmp_path, frames, codebook)
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    make(tmp_path, (frames[0].limit(0), frames[1]), codebook)
-    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
-
-
-def test_what_a_crash_left_is_replaced(tmp_path, frames, codebook):
-    folder = publication_folder(tmp_path / "publications", "esci", "r1", "2026-01-05", PINS)
-    scratch = folder.with_name(f".{folder.name}.part")
-    scratch.mkdir(parents=True)
-    (scratch / "product_sids.parquet").write_text("half a file")
-    assert verify(make(tmp_path, frames, codebook))["rows"]["product_sids.parquet"] == 3
-    assert not scratch.exists()
-
-
-def test_damage_is_named(tmp_path, frames, codebook):
-    folder = make(tmp_path, frames, codebook)
-    (folder / "vocabulary.json").write_text("{}")
-    with pytest.raises(PublicationError, match=r"vocabulary\.json does not match"):
-        verify(folder)
-    (folder / "vocabulary.json").unlink()
-    with pytest.raises(PublicationError, match=r"vocabulary\.json is missing"):
-        verify(folder)
-
-
-def test_two_releases_can_be_read_at_once(tmp_path, frames, codebook):
-    make(tmp_path, frames, codebook)
-    make(tmp_path, (frames[0].limit(1), frames[1]), codebook, release="r2")
-    assert len(open_release("esci", "r1", tmp_path).sids()) == 3
-    assert len(open_release("esci", "r2", tmp_path).sids()) <= 1
-    with pytest.raises(PublicationError, match="'r3'"):
-        open_release("esci", "r3", tmp_path)
-
-
-def test_without_offers_there_is_no_inverted_index(tmp_path, frames, codebook):
-    folder = publication_folder(tmp_path / "publications", "esci", "r1", "2026-01-05", PINS)
-    publish(folder, frames[0], None, codebook, 4, 16, PINS)
-    with pytest.raises(PublicationError, match="without offers"):
-        open_release("esci", "r1", tmp_path).products("1", retailer="shop")
-
-
-def test_nothing_live_is_said(tmp_path):
-    with pytest.raises(PublicationError, match="nothing of flavour 'esci' is live"):
-        open_live("esci", tmp_path)
+def test_the_bytes_do_not_depend_on_order_or_partitioning(spark, rows, tmp_path):
+    sids, offers = rows
+    made = {}
+    for name, partitions in (("one", 1), ("many", 7)):
+        shuffled = [list(rows) for rows in (sids, offers)]
+        for table in shuffled:
+            random.Random(partitions).shuffle(table)
+        frames = [
+            spark.createDataFrame(table, ddl).repartition(partitions)
+            for table, ddl in zip(shuffled, (SIDS, OFFERS), strict=True)
+        ]
+        what = dataclasses.replace(source(tmp_path), stage=lambda folder, frames=frames: stage(folder, *frames))
+        store = open_store(tmp_path / name)
+        published = publish(store, what, tmp_path / "spool")
+        made[name] = published.manifest["files"]
+    assert made["one"] == made["many"]
+    opened = open_release("esci", "r1", tmp_path / "many")
+    active = {p: sid for p, sid, _, _, gone in sids if sid and not gone}
+    assert opened.sids() == active
+    popular = [p for p, shop, available, _ in offers if shop == "shop1" and available and p in active]
+    found = [p for code in range(16) for p in opened.products(str(code), retailer="shop1")]
+    assert sorted(found) == sorted(popular)
+    popularity = {p: n for p, _, _, n in offers}
+    for code in range(16):
+        listed = [(-popularity[p], p) for p in opened.products(str(code), retailer="shop1")]
+        assert listed == sorted(listed, key=lambda row: (row[0], row[1].encode()))
+    assert opened.manifest["rows"]["withdrawn.parquet"] == sum(1 for row in sids if row[4])
+    assert opened.manifest["rows"]["unassigned.parquet"] == sum(1 for row in sids if not row[1] and not row[4])

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sid_pipeline.settings import SettingsError, check_key, load_settings
+from sid_pipeline.keys import check_key
+from sid_pipeline.settings import SettingsError, load_settings
 
 
 def load(tmp_path: Path, text: str, env: dict[str, str] | None = None):

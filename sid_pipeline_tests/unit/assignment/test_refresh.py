@@ -3,8 +3,8 @@
 import pytest
 
 from sid_pipeline.assignment.refresh import refresh
+from sid_pipeline.keys import KeyNotAllowed, check_key
 from sid_pipeline.resources.tables import Tables
-from sid_pipeline.settings import KeyNotAllowed, check_key
 
 BAD_KEYS = ("a/b", "it's", 'say "x"', "r1' OR '1'='1", "r1; DROP TABLE x", "r1\n", "..", "")
 

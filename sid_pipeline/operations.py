@@ -1,0 +1,83 @@
+"""What a person does in the UI that makes no data: jobs with a form for promote, rollback, hold and release-hold.
+
+The same functions as the commands of these names; a refusal is a failed run that shows its sentence.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from sid_pipeline import promotion
+from sid_pipeline.assets.recording import plain_failures
+from sid_pipeline.resources.warehouse import Warehouse
+
+
+class Asked(dg.Config):
+    """Who asks, for what, and why."""
+
+    by: str = Field(description="Who asks for it; goes into the log.")
+    reason: str = Field(description="Why; goes into the log.")
+    flavours: list[str] = Field(default_factory=list, description="Which flavours. Default: every flavour.")
+
+
+class PromoteConfig(Asked):
+    """`Asked`, and the release to make live."""
+
+    release: str = Field(description="The release to make live.")
+
+
+def build_operations() -> list[dg.JobDefinition]:
+    """The jobs."""
+
+    @dg.op(name="promote_release", description="Make the newest publication of a release live, if its checks pass.")
+    def promote(context: dg.OpExecutionContext, warehouse: dg.ResourceParam[Warehouse], config: PromoteConfig) -> None:
+        def act(flavour: str) -> promotion.Promotion:
+            release, by, reason = config.release, config.by, config.reason
+            return promotion.go_live(warehouse, flavour, release, by=by, reason=reason, switch=True)
+
+        _each(context, warehouse, config, act)
+
+    jobs = [_job("promote", promote)]
+    for name, function, description in (
+        ("rollback", promotion.rollback, "Make live again what was live before, and hold it there."),
+        ("hold", promotion.hold, "Keep what is live: neither newer data nor a promotion changes it."),
+        ("release_hold", promotion.release_hold, "End a hold: the next refresh advances the flavour again."),
+    ):
+        jobs.append(_job(name, _asked_op(name, function, description)))
+    return jobs
+
+
+def _asked_op(name: str, function: Callable[..., promotion.Promotion], description: str) -> dg.OpDefinition:
+    @dg.op(name=f"{name}_flavours", description=description)
+    def asked(context: dg.OpExecutionContext, warehouse: dg.ResourceParam[Warehouse], config: Asked) -> None:
+        _each(context, warehouse, config, lambda f: function(warehouse, f, by=config.by, reason=config.reason))
+
+    return asked
+
+
+def _job(name: str, op: dg.OpDefinition) -> dg.JobDefinition:
+    @dg.job(name=name, description=op.description)
+    def job() -> None:
+        op()
+
+    return job
+
+
+def _each(
+    context: dg.OpExecutionContext, warehouse: Warehouse, config: Asked, act: Callable[[str], promotion.Promotion]
+) -> None:
+    """Act for each flavour; what is refused for one does not hold back the others."""
+    failures: list[dg.Failure] = []
+    happened: dict[str, Any] = {}
+    for flavour in config.flavours or warehouse.settings.active_flavours:
+        try:
+            with plain_failures():
+                happened[flavour] = act(flavour).sentence
+                context.log.info(happened[flavour])
+        except dg.Failure as failure:
+            failures.append(failure)
+    if failures:
+        raise dg.Failure(description="\n".join(str(f.description) for f in failures), metadata=happened)
+    context.add_output_metadata(happened)

@@ -1,0 +1,265 @@
+"""Going live: advance, switch, rollback and hold, and what refuses them. No Spark is started."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+import pytest
+from click.testing import CliRunner
+
+from sid_pipeline import cli
+from sid_pipeline.promotion import (
+    PromotionRefused,
+    go_live,
+    hold,
+    promotions,
+    release_hold,
+    rollback,
+    standing_hold,
+)
+from sid_pipeline.publication.folder import PublicationError
+from sid_pipeline.publication.live import read_pointer
+from sid_pipeline.publication.publish import publish
+from sid_pipeline.receipts import MissingInput, Receipt
+from sid_pipeline.resources.warehouse import Warehouse
+from sid_pipeline.schemas import RELEASES
+from sid_pipeline.settings import load_settings
+from sid_pipeline_tests.publications import DAY2, PASSED, QUALITY, source
+
+ADA = {"by": "Ada", "reason": "because"}
+
+
+@pytest.fixture
+def warehouse(tmp_path, monkeypatch):
+    settings = tmp_path / "sid.toml"
+    settings.write_text('[source]\nproducts = "p.csv"\n')
+    monkeypatch.setenv("SID_SETTINGS", str(settings))
+    monkeypatch.setattr(Warehouse, "spark", property(lambda self: pytest.fail("Spark was asked for")))
+    return Warehouse(load_settings())
+
+
+@pytest.fixture
+def put(warehouse, tmp_path):
+    """Publish, with the receipt that the asset would leave."""
+
+    def put(*rows, **more) -> str:
+        what = source(tmp_path, *rows, **more)
+        made = publish(warehouse.store, what, tmp_path / "spool")
+        facts = {"folder": made.folder, "as_of_snapshot": what.snapshot, "codebook_id": what.pins["codebook_id"]}
+        warehouse.receipts.put(Receipt("esci/publication", what.release, {}, "v", facts=facts))
+        return made.folder
+
+    return put
+
+
+def night(warehouse, release="r1"):
+    return go_live(warehouse, "esci", release, by="pipeline", reason="checks passed", switch=False)
+
+
+def live(warehouse):
+    pointer = read_pointer(warehouse.store, "esci")
+    return pointer and pointer["publication"]
+
+
+def kinds(warehouse):
+    return [row["kind"] for row in promotions(warehouse, "esci")]
+
+
+def test_the_first_goes_live_and_newer_data_advances(warehouse, put):
+    first = put()
+    assert "first to go live" in night(warehouse).sentence and live(warehouse) == first
+    assert "was live already" in night(warehouse).sentence
+    second = put(DAY2, snapshot="2026-01-06")
+    done = night(warehouse)
+    assert "advanced, as of 2026-01-06" in done.sentence and live(warehouse) == second
+    assert set(done.checks) == {"sids_are_sound", "one_vocabulary", "not_worse_than_live"}
+    assert kinds(warehouse) == ["first", "advance"]
+    assert promotions(warehouse, "esci")[1]["previous"] == first
+
+
+@pytest.mark.parametrize(
+    ("worse", "figure"),
+    [
+        ({"usage_l1": 0.84}, "usage_l1 0.840 against 0.900 (tolerance 0.050)"),
+        ({"collision_rate": 0.13}, "collision_rate 0.130 against 0.100 (tolerance 0.020)"),
+        ({"share90_l1": 0.8}, "share90_l1 0.800 against 0.950 (tolerance 0.050)"),
+    ],
+)
+def test_what_is_worse_than_live_does_not_advance(warehouse, put, worse, figure):
+    first = put()
+    night(warehouse)
+    put(snapshot="2026-01-06", quality={**QUALITY, **worse})
+    done = night(warehouse)
+    assert live(warehouse) == first and figure in done.sentence and "r1 as of 2026-01-05 stays live" in done.sentence
+    assert not done.checks["not_worse_than_live"].passed
+    assert kinds(warehouse) == ["first"]
+    with pytest.raises(PromotionRefused, match="not_worse_than_live"):
+        go_live(warehouse, "esci", "r1", **ADA, switch=True)
+    better = put(snapshot="2026-01-07", quality={**QUALITY, "usage_l1": 0.86})
+    night(warehouse)
+    assert live(warehouse) == better, "compared with what is live, not with what failed"
+
+
+def test_without_figures_nothing_advances(warehouse, put):
+    first = put()
+    night(warehouse)
+    put(snapshot="2026-01-06", quality={})
+    assert "nothing was compared" in night(warehouse).sentence and live(warehouse) == first
+
+
+def test_failed_sid_checks_do_not_go_live_even_first(warehouse, put):
+    put(checks=[{**PASSED, "passed": False, "sentence": "3 codes are out of range."}])
+    assert "3 codes are out of range" in night(warehouse).sentence and live(warehouse) is None
+
+
+def test_other_embedders_do_not_advance(warehouse, put):
+    first = put()
+    night(warehouse)
+    put(snapshot="2026-01-06", embedders={"esci": "e2"})
+    assert "embedders {'esci': 'e2'} against {'esci': 'e1'}" in night(warehouse).sentence and live(warehouse) == first
+
+
+def test_another_release_waits_for_a_person(warehouse, put):
+    first, second = put(), put(DAY2, release="r2")
+    night(warehouse)
+    assert "`sid promote r2 --flavour esci" in night(warehouse, "r2").sentence and live(warehouse) == first
+    done = go_live(warehouse, "esci", "r2", **ADA, switch=True)
+    assert "switched to" in done.sentence and live(warehouse) == second
+    last = promotions(warehouse, "esci")[-1]
+    assert (last["kind"], last["by"], last["reason"], last["previous"]) == ("switch", "Ada", "because", first)
+
+
+def test_rollback_goes_back_step_by_step_and_holds(warehouse, put):
+    first = put()
+    night(warehouse)
+    second = put(DAY2, snapshot="2026-01-06")
+    night(warehouse)
+    put(DAY2, release="r2")
+    go_live(warehouse, "esci", "r2", **ADA, switch=True)
+    assert "went back to r1 as of 2026-01-06" in rollback(warehouse, "esci", **ADA).sentence
+    assert live(warehouse) == second
+    assert standing_hold(warehouse, "esci")["by"] == "Ada"
+    assert "was live already" in night(warehouse).sentence and live(warehouse) == second
+    rollback(warehouse, "esci", **ADA)
+    assert live(warehouse) == first, "a second rollback goes further back, not forth"
+    assert "rolled back and held by Ada" in night(warehouse).sentence and live(warehouse) == first
+    with pytest.raises(PromotionRefused, match="no way back"):
+        rollback(warehouse, "esci", **ADA)
+    release_hold(warehouse, "esci", **ADA)
+    night(warehouse)
+    assert live(warehouse) == second
+    rollback(warehouse, "esci", **ADA)
+    assert live(warehouse) == first
+
+
+def test_rollback_to_something_damaged_is_refused_by_name(warehouse, put):
+    first = put()
+    night(warehouse)
+    second = put(DAY2, snapshot="2026-01-06")
+    night(warehouse)
+    (warehouse.store.folder / first / "delta.parquet").unlink()
+    with pytest.raises(PublicationError, match=r"delta\.parquet is missing"):
+        rollback(warehouse, "esci", **ADA)
+    assert live(warehouse) == second and standing_hold(warehouse, "esci") is None
+
+
+def test_a_hold_stops_both_ways_until_it_is_released(warehouse, put):
+    first = put()
+    night(warehouse)
+    hold(warehouse, "esci", by="Bo", reason="a demo today")
+    assert "held by Bo" in hold(warehouse, "esci", **ADA).sentence, "the first hold stands"
+    put(snapshot="2026-01-06")
+    assert "held by Bo since" in night(warehouse).sentence and live(warehouse) == first
+    put(release="r2")
+    with pytest.raises(PromotionRefused, match=r"a demo today\. `sid release-hold --flavour esci"):
+        go_live(warehouse, "esci", "r2", **ADA, switch=True)
+    assert live(warehouse) == first
+    release_hold(warehouse, "esci", **ADA)
+    assert "nobody held it" in release_hold(warehouse, "esci", **ADA).sentence
+    assert "advanced" in night(warehouse).sentence
+    assert kinds(warehouse) == ["first", "hold", "release hold", "advance"]
+
+
+def test_a_trial_never_goes_live(warehouse, put):
+    row = {
+        "release": "t1", "state": "trial", "taxonomy_source": "x", "taxonomy_revision": "x", "embedder_ids": "{}",
+        "training_snapshot": "2026-01-05", "created_at": datetime.now(timezone.utc),
+    }  # fmt: skip
+    warehouse.tables.append_rows(RELEASES, [{**dict.fromkeys(RELEASES.column_names), **row}])
+    put(release="t1")
+    assert "a trial never goes live" in night(warehouse, "t1").sentence
+    with pytest.raises(PromotionRefused, match="`sid release keep t1`"):
+        go_live(warehouse, "esci", "t1", **ADA, switch=True)
+    assert live(warehouse) is None
+
+
+def test_a_hold_of_one_flavour_is_none_of_another(warehouse, put):
+    hold(warehouse, "esci_gemma", **ADA)
+    put()
+    night(warehouse)
+    assert live(warehouse)
+
+
+def test_who_and_why_are_asked_for(warehouse, put):
+    put()
+    for asked in ({"by": " ", "reason": "x"}, {"by": "x", "reason": ""}):
+        for act in (hold, release_hold, rollback):
+            with pytest.raises(ValueError, match="a name and a reason"):
+                act(warehouse, "esci", **asked)
+
+
+def test_damage_and_absence_are_named_and_change_nothing(warehouse, put):
+    with pytest.raises(MissingInput, match="'esci/publication' was never materialised"):
+        night(warehouse)
+    folder = put()
+    (warehouse.store.folder / folder / "constraints.safetensors").write_bytes(b"")
+    with pytest.raises(PublicationError, match=r"constraints\.safetensors does not match"):
+        night(warehouse)
+    assert live(warehouse) is None and kinds(warehouse) == []
+
+
+def test_the_command_line(warehouse, put):
+    put()
+    night(warehouse)
+    second = put(DAY2, release="r2")
+
+    def sid(*arguments):
+        return CliRunner().invoke(cli.main, [*arguments, "--flavour", "esci", "--by", "Ada", "--reason", "why not"])
+
+    assert sid("hold").exit_code == 0
+    refused = sid("promote", "r2")
+    assert refused.exit_code == 1 and "held by Ada" in refused.output
+    assert sid("release-hold").exit_code == 0
+    assert "switched to" in sid("promote", "r2").output and live(warehouse) == second
+    assert "went back to r1" in sid("rollback").output
+    for bad in ("../r1", "r1'; --", "a/b"):
+        assert "may hold letters" in sid("promote", bad).output
+    unknown = CliRunner().invoke(cli.main, ["hold", "--flavour", "x", "--by", "a", "--reason", "b"])
+    assert unknown.exit_code == 1 and "no flavour 'x'; there are esci, esci_gemma" in unknown.output
+
+
+def test_the_same_in_the_ui(warehouse, put):
+    import dagster as dg
+
+    from sid_pipeline.definitions import build_definitions
+
+    put()
+    night(warehouse)
+    second = put(DAY2, release="r2")
+    definitions = build_definitions(warehouse.settings, {"warehouse": warehouse})
+
+    def run(job, op, **config):
+        asked = {"by": "Ada", "reason": "from the UI", "flavours": ["esci"], **config}
+        with dg.DagsterInstance.ephemeral() as instance:
+            return definitions.resolve_job_def(job).execute_in_process(
+                instance=instance, run_config={"ops": {op: {"config": asked}}}, raise_on_error=False
+            )
+
+    assert run("hold", "hold_flavours").success
+    refused = run("promote", "promote_release", release="r2")
+    assert not refused.success
+    assert "from the UI" in refused.failure_data_for_node("promote_release").user_failure_data.description
+    assert run("release_hold", "release_hold_flavours").success
+    assert run("promote", "promote_release", release="r2").success and live(warehouse) == second
+    assert run("rollback", "rollback_flavours").success and live(warehouse) != second
+    assert kinds(warehouse) == ["first", "hold", "release hold", "switch", "rollback"]
