@@ -90,7 +90,7 @@ def _patched(**functions: Callable[..., Tensor]) -> Iterator[None]:
 
 
 def variants() -> list[Variant]:
-    """All of them, what is wanted most first: a run that is cut short has the grid."""
+    """All of them, what is wanted most first."""
     grid = [
         Variant(
             "lambda x sampler",
@@ -122,7 +122,7 @@ def variants() -> list[Variant]:
         Variant("switched once", "mean over dimensions", {}, (1, 2), patched=mean_over_dimensions),
         Variant("switched once", "cosine reconstruction", {}, (1, 2), patched=cosine_reconstruction),
     ]
-    return [*grid, *switched, *no_prototypes, *long, *long_plain]
+    return [*grid, *long, *switched, *no_prototypes, *long_plain]
 
 
 # --------------------------------------------------------------------------------------------------------- runs
@@ -151,7 +151,9 @@ def run(args: argparse.Namespace) -> None:
     paths = np.stack([data.dept, data.aisle, data.leaf], axis=1)
     made_by = {"source": source(), "steps": args.steps, "base": args.set}
     done = {_key(r) for r in finished(args.results) if _key(r)[:1] == (_made(made_by),)}
-    todo = [(v, seed) for v in variants() for seed in v.seeds if not args.only or v.group in args.only]
+    wanted = [v for v in variants() if not args.only or v.group in args.only]
+    # Seed after seed, so that a run that is cut short has every variant.
+    todo = [(v, v.seeds[i]) for i in range(3) for v in wanted if i < len(v.seeds)]
     args.results.parent.mkdir(parents=True, exist_ok=True)
     for number, (variant, seed) in enumerate(todo, start=1):
         record: dict[str, Any] = {**made_by, "group": variant.group, "name": variant.name, "seed": seed}
@@ -176,7 +178,9 @@ def run(args: argparse.Namespace) -> None:
             torch.set_num_threads(1)
             trained.start()
             trained.loop()
-            trained.best = {}
+            # The last state is the one that is frozen.
+            trained.state.best_score = math.inf
+            trained._validate()
             book = trained.finish({})
             torch.set_num_threads(threads)
         codes = book.encode(data.x)

@@ -45,7 +45,7 @@ def coded(
     trained = train(c.x[rows], c.paths[rows], config)
     codes = trained.encode(c.x)
     run = trained.manifest["run"]
-    return codes, trained.decode(codes), {key: run[key] for key in ("steps", "chosen_step", "snap")}
+    return codes, trained.decode(codes), {key: run[key] for key in ("steps", "chosen_step", "snapped_levels")}
 
 
 def figures(

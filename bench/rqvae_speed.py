@@ -223,7 +223,7 @@ def measure_training(args: argparse.Namespace) -> None:
 def bare_products(book: Codebook, rows: int) -> tuple[Step, float]:
     """The matrix products that encoding `rows` vectors needs, on buffers of their own; and their flop."""
     a = book.arrays
-    deep = book.levels - sum(strength > 0 for strength in book.config["snap"])
+    deep = book.levels - book.snapped_levels
     shapes = [a["encoder.linear"].shape]
     shapes += [w.shape for name, w in a.items() if name.startswith("encoder.weight.")]
     shapes += [a["prototype.keys"].shape] if deep < book.levels else []
@@ -267,7 +267,7 @@ def measure_encoding(args: argparse.Namespace) -> None:
         dim=book.dim,
         latent=book.latent_dim,
         prototypes=book.arrays["prototype.keys"].shape[1],
-        snap=book.config["snap"],
+        snapped_levels=book.snapped_levels,
         gflop_per_s_at_the_limit=flop / 1e9 / limit,
         share_of_gemm_limit=limit / middle["encode"],
         seconds=seconds,
