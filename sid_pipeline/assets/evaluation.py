@@ -24,6 +24,7 @@ from sid_pipeline.releases import need_release
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import ACTIVE, EMBEDDED_PRODUCTS, PREFIX_NAMES, PRODUCTS, SEMANTIC_IDS
 from sid_pipeline.settings import Settings
+from sid_pipeline.taxonomy_source import TAXONOMY, release_tree
 from sid_pipeline.trace import assigned_sids
 
 if TYPE_CHECKING:
@@ -76,15 +77,15 @@ def evaluation_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
             context,
             warehouse.receipts,
             flavour.key(NAMES),
-            _looked_at(warehouse, assigned),
+            {**_looked_at(warehouse, assigned), "taxonomy": warehouse.receipts.need(TAXONOMY, release).data_version},
             lambda: _name_prefixes(warehouse, flavour, release, assigned.facts["as_of_snapshot"]),
         )
 
     @flavour.asset(
         DIFF,
         [sids],
-        "What would change for readers: this release's SIDs against the flavour's live publication. Codes of two "
-        "codebooks share no meaning, so between releases the shares of kept codes are near zero unless aligned.",
+        "What would change for readers: this release's SIDs against the flavour's live publication. Against another "
+        "release also why each product moved, by category, and where each token went (token_map.parquet).",
         {"numpy"},
     )
     def codebook_diff(
@@ -295,7 +296,7 @@ def _name_prefixes(warehouse: Warehouse, flavour: Flavour, release: str, snapsho
         assigned.codes,
         assigned.column("product_id"),
         assigned.column("title"),
-        categories=assigned.categories(),
+        categories=_named_today(warehouse, release, assigned.categories()),
         brands=assigned.column("brand"),
     )
     rows = [
@@ -322,6 +323,15 @@ def _name_prefixes(warehouse: Warehouse, flavour: Flavour, release: str, snapsho
     )
 
 
+def _named_today(
+    warehouse: Warehouse, release: str, categories: list[tuple[str, ...] | None]
+) -> list[tuple[str, ...] | None]:
+    """Category paths under the names of the release's newest tree; what it does not know stays as it is."""
+    tree = release_tree(warehouse, need_release(warehouse.tables, release))
+    found = {path: tree.find(path) for path in set(categories) if path}
+    return [node.path if path and (node := found[path]) else path for path in categories]
+
+
 def _diff(warehouse: Warehouse, flavour: Flavour, release: str) -> Outcome:
     from sid_pipeline.evaluation.codebook_diff import diff
     from sid_pipeline.reader import open_live
@@ -336,8 +346,40 @@ def _diff(warehouse: Warehouse, flavour: Flavour, release: str) -> Outcome:
     text = result.pop("markdown")
     return Outcome(
         data_version=digest(result),
-        metadata={"compared with": live.folder, "diff": Markdown(text), "figures": result},
+        metadata={
+            "compared with": live.folder,
+            "diff": Markdown(text),
+            "figures": result,
+            **_churn(warehouse, flavour, release),
+        },
     )
+
+
+def _churn(warehouse: Warehouse, flavour: Flavour, release: str) -> dict[str, Any]:
+    """What going over from the live release would cost its readers; nothing where this is the live one."""
+    from sid_pipeline.churn import churn
+
+    pointer = read_pointer(warehouse.published, flavour.name)
+    if pointer is None or pointer["release"] == release:
+        return {}
+    snapshot = warehouse.receipts.need(flavour.key(SEMANTIC_IDS_STAGE), release).facts["as_of_snapshot"]
+    found = churn(warehouse, flavour.name, pointer["release"], release, snapshot)
+    if found is None:
+        return {}
+    trained = warehouse.receipts.need(flavour.key(CODEBOOK), release)
+    aligned = (trained.metadata.get("manifest") or {}).get("json", {}).get("aligned", {})
+    shares = {"kept as trained": aligned.get("kept_before"), "kept after alignment": aligned.get("kept")}
+    return {
+        **{f"kept L1..L{level}": share for level, share in enumerate(found.kept, 1)},
+        **{f"moved: {reason}": count for reason, count in found.reasons.items()},
+        "moved by category": Markdown(found.by_category),
+        "alignment (training set)": {
+            "to": aligned.get("to"),
+            "warm start from": trained.inputs.get("start_from"),
+            **shares,
+        },
+        "token map and moved products": found.save(warehouse, flavour.name, release),
+    }
 
 
 def _codes(sid: str) -> tuple[int, ...]:

@@ -54,8 +54,8 @@ def training_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
     def training_set(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         with plain_failures():
             release = need_release(warehouse.tables, context.partition_key)
-            tree = release_tree(warehouse, release)
             inputs = _training_inputs(warehouse, flavour, release)
+            tree = release_tree(warehouse, release, inputs["taxonomy"])
         return materialise(
             context,
             warehouse.receipts,
@@ -79,17 +79,17 @@ def training_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
         warehouse: dg.ResourceParam[Warehouse],
         config: CodebookConfig,  # type: ignore[valid-type]
     ) -> dg.MaterializeResult:
-        release = context.partition_key
         asked = {name: value for name, value in config.model_dump().items() if value is not None}  # type: ignore[attr-defined]
         with plain_failures():
-            training = warehouse.receipts.need(flavour.key(TRAINING_SET), release)
+            release = need_release(warehouse.tables, context.partition_key)
+            training = warehouse.receipts.need(flavour.key(TRAINING_SET), release.release)
             inputs = _codebook_inputs(warehouse, flavour, release, training, asked)
         return materialise(
             context,
             warehouse.receipts,
             flavour.key(CODEBOOK),
             inputs,
-            lambda: _train(warehouse, flavour, release, TrainConfig.from_dict(inputs["config"])),
+            lambda: _train(warehouse, flavour, release, inputs),
             still_there=lambda receipt: _codebook_is_there(warehouse, receipt),
             frozen=True,
         )
@@ -112,39 +112,37 @@ def _training_inputs(warehouse: Warehouse, flavour: Flavour, release: Release) -
     Raises:
         MissingInput: an input is missing, or the flavour is now made from other embeddings than the release.
     """
-    taxonomy = warehouse.receipts.need(TAXONOMY, release.release)
+    warehouse.receipts.need(TAXONOMY, release.release)
     written = warehouse.receipts.get(flavour.key(TRAINING_SET), release.release)
     if written is not None and _training_set_is_there(warehouse, flavour, release.release):
         check_joined(flavour, written)
         return written.inputs
     embeddings = embedding_receipts(warehouse, flavour, release, release.training_snapshot)
     return {
-        "taxonomy": taxonomy.facts["revision"],
+        # A later revision of the tree is for the names; what is trained stands on the one that was pinned.
+        "taxonomy": release.taxonomy_revision,
         "embeddings": [receipt.data_version for receipt in embeddings],
         "embedders": flavour.joined,
     }
 
 
 def _codebook_inputs(
-    warehouse: Warehouse, flavour: Flavour, release: str, training: Receipt, asked: dict[str, Any]
+    warehouse: Warehouse, flavour: Flavour, release: Release, training: Receipt, asked: dict[str, Any]
 ) -> dict[str, Any]:
-    """What the codebook is made from; for a release that has its codebook, what that was made from: it is frozen.
+    """What the codebook is made from; for a release that had its codebook, what that was made from: it is frozen, and
+    one that got lost is made again from the same.
 
     Raises:
         MissingInput: the Launchpad asks for other training of a release that has its codebook.
     """
-    trained = warehouse.receipts.get(flavour.key(CODEBOOK), release)
-    if (
-        trained is not None
-        and trained.inputs["training_set"] == training.data_version
-        and _codebook_is_there(warehouse, trained)
-    ):
+    trained = warehouse.receipts.get(flavour.key(CODEBOOK), release.release)
+    if trained is not None and trained.inputs["training_set"] == training.data_version:
         frozen = trained.inputs["config"]
         for name, value in asked.items():
             if frozen.get(name) != value:
                 raise MissingInput(
-                    f"release {release!r} has its codebook, trained with {name} = {frozen.get(name)!r}, and its "
-                    "readers know that one: add a new release to train otherwise"
+                    f"release {release.release!r} has its codebook, trained with {name} = {frozen.get(name)!r}, and "
+                    "its readers know that one: add a new release to train otherwise"
                 )
         return trained.inputs
     config = TrainConfig.from_dict({**flavour.settings.training, **asked})
@@ -221,26 +219,27 @@ def flavour_catalogue(
     )
 
 
-def _train(warehouse: Warehouse, flavour: Flavour, release: str, settings: TrainConfig) -> Outcome:
+def _train(warehouse: Warehouse, flavour: Flavour, release: Release, inputs: dict[str, Any]) -> Outcome:
     import shutil
 
     from sid_pipeline.rqvae import train
     from sid_pipeline.rqvae.progress import ProgressBar
     from sid_pipeline.training_set import load_training_set
 
-    training = load_training_set(warehouse.training_set(flavour.name, release))
+    settings = TrainConfig.from_dict(inputs["config"])
+    training = load_training_set(warehouse.training_set(flavour.name, release.release))
     # A killed run resumes here; another configuration has checkpoints of its own.
     run = digest([training.manifest["id"], settings.to_dict()])
-    checkpoints = warehouse.state / "checkpoints" / flavour.name / release / run
+    checkpoints = warehouse.state / "checkpoints" / flavour.name / release.release / run
     codebook = train(
         training.vectors,
         training.paths if training.manifest["categorised"] else None,
         settings,
         checkpoint_dir=checkpoints,
-        progress=ProgressBar(f"training {flavour.name} {release}"),
+        progress=ProgressBar(f"training {flavour.name} {release.release}"),
         provenance={"training_set": training.manifest["id"], "pins": training.manifest["pins"]},
     )
-    folder = codebook.save(warehouse.codebooks(flavour.name, release) / codebook.id)
+    folder = codebook.save(warehouse.codebooks(flavour.name, release.release) / codebook.id)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return Outcome(
         data_version=codebook.id,

@@ -1,4 +1,8 @@
-"""What changed between two code tables: from night to night, or from one release to another."""
+"""What changed between two code tables: from night to night, or from one release to another.
+
+What belongs here: counting what moved, why, and where each old token went. What does not: choosing the numbers of a new
+codebook (`alignment.py`).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sid_pipeline.evaluation.metrics import agreement, prefix_ids, sid_text
 from sid_pipeline.evaluation.report import cell, markdown_table
@@ -91,6 +96,55 @@ def diff(
     }
     result["markdown"] = _markdown(result)
     return result
+
+
+CATEGORY_MOVED, TEXT_CHANGED, DRIFTED = "category moved", "text changed", "quantiser drifted"
+
+
+def reasons(
+    old: NDArray[Any], new: NDArray[Any], category_moved: NDArray[np.bool_], text_changed: NDArray[np.bool_]
+) -> NDArray[np.object_]:
+    """Why each product's SID is another one: (N,) of the constants above, '' where it is the same.
+
+    The first that applies: its category's path of nodes changed; its embedded text did; else the codebook codes the
+    same text of the same category otherwise.
+
+    Args:
+        old, new: (N, levels) codes.
+        category_moved, text_changed: (N,).
+    """
+    moved = (old != new).any(axis=1)
+    why = np.where(category_moved, CATEGORY_MOVED, np.where(text_changed, TEXT_CHANGED, DRIFTED)).astype(object)
+    return np.where(moved, why, "")
+
+
+def token_map(old: NDArray[Any], new: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Where each old token went: of its products, the commonest new token of the same level.
+
+    A reader starts the embedding of token `new` from its own of token `old`; where several old tokens name one new
+    token, the one with the most products is the best start.
+
+    Args:
+        old, new: (N, levels) codes of the same products.
+
+    Returns:
+        Columns of equal length, by level and old code: `level` (1 is the coarsest), `old`, `new`, `products` (of the
+        old token), `share` (of them that the new token holds; 1: the token only changed its number).
+    """
+    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in ("level", "old", "new", "products", "share")}
+    for level in range(old.shape[1]):
+        pairs, count = np.unique(np.stack([old[:, level], new[:, level]], 1), axis=0, return_counts=True)
+        # By old code, the commonest first; of equals the lowest new code.
+        order = np.lexsort((pairs[:, 1], -count, pairs[:, 0]))
+        pairs, count = pairs[order], count[order]
+        codes, first, group = np.unique(pairs[:, 0], return_index=True, return_inverse=True)
+        total = np.bincount(group.reshape(-1), weights=count).astype(np.int64)
+        columns["level"].append(np.full(len(codes), level + 1))
+        columns["old"].append(codes)
+        columns["new"].append(pairs[first, 1])
+        columns["products"].append(total)
+        columns["share"].append(count[first] / total)
+    return {name: np.concatenate(parts) for name, parts in columns.items()}
 
 
 def _markdown(result: Mapping[str, Any]) -> str:

@@ -57,6 +57,10 @@ class Warehouse:
         """Folder of the quality report."""
         return self._artefact("reports", flavour, release)
 
+    def codebook_diff(self, flavour: str, release: str) -> Path:
+        """Folder of what a release would change for the readers of the live one."""
+        return self._artefact("codebook_diffs", flavour, release)
+
     def explorer(self, release: str) -> Path:
         """Folder of the explorer site of a release."""
         return self.state / "artefacts" / "explorers" / check_key("release", release)

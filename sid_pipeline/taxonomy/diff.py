@@ -21,6 +21,8 @@ from sid_pipeline.taxonomy.tree import Node, Taxonomy, normalise_path
 
 MINOR, MAJOR = "minor", "major"
 BY_PRODUCTS, BY_NODES = "products", "nodes"
+# Share of the products that a part, or a sum, of an old leaf must hold to be that leaf under another name.
+HEIR = 0.8
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,11 @@ def diff(old: Taxonomy, new: Taxonomy, products: PathPairs | None = None) -> Tax
         return matching.new_of[above_old] != above_new
 
     split, merged = _regroupings(old, new, matching, joint)
+    weak = _weak_heirs(old, new, matching, joint, (*split, *merged))
+    if weak:
+        matching = matching.without(weak)
+        split, merged = _regroupings(old, new, matching, joint)
+        pairs = [(o, n) for o, n in pairs if o not in weak]
     both = [(Pair(old.nodes[o], new.nodes[n]), o, n) for o, n in pairs]
     return TaxonomyDiff(
         added=tuple(node for n, node in enumerate(new.nodes) if matching.old_of[n] < 0),
@@ -187,20 +194,38 @@ def touched(changes: TaxonomyDiff, old: Taxonomy, new: Taxonomy, products: PathP
     return _touched_nodes(changes, old, new)
 
 
+def changed_paths(
+    changes: TaxonomyDiff, old: Taxonomy, new: Taxonomy, products: PathPairs
+) -> dict[tuple[tuple[str, ...] | None, tuple[str, ...] | None], bool]:
+    """Per pair of paths whether the supervision of its products changed, at any level. Args as for `touched`."""
+    places = np.array([_places(changes, old, new, *pair) for pair in products], np.int64).reshape(-1, 2)
+    was, now = _identities(changes, old, new, max(old.depth, new.depth))
+    changed = (was[places[:, 0]] != now[places[:, 1]]).any(axis=1)
+    return dict(zip(products, changed.tolist(), strict=True))
+
+
+def _places(
+    changes: TaxonomyDiff,
+    old: Taxonomy,
+    new: Taxonomy,
+    old_path: tuple[str, ...] | None,
+    new_path: tuple[str, ...] | None,
+) -> tuple[int, int]:
+    """Where products stand in either tree; a path that only one of them knows is carried over by the changes."""
+    o, old_steps = old.locate(old_path or ())
+    n, new_steps = new.locate(new_path or ())
+    if old_path == new_path and old_path:
+        if old_steps == len(old_path) != new_steps:
+            n = changes.follow[o]
+        elif new_steps == len(old_path) != old_steps:
+            o = _back(n, new, changes.matching)
+    return o, n
+
+
 def _touched_products(changes: TaxonomyDiff, old: Taxonomy, new: Taxonomy, products: PathPairs) -> Touched:
-    before, after, counts = [], [], []
-    for (old_path, new_path), count in products.items():
-        o, old_steps = old.locate(old_path or ())
-        n, new_steps = new.locate(new_path or ())
-        if old_path == new_path and old_path:
-            if old_steps == len(old_path) != new_steps:
-                n = changes.follow[o]
-            elif new_steps == len(old_path) != old_steps:
-                o = _back(n, new, changes.matching)
-        before.append(o)
-        after.append(n)
-        counts.append(count)
-    o_places, n_places, weights = (np.array(values, np.int64) for values in (before, after, counts))
+    places = np.array([_places(changes, old, new, *pair) for pair in products], np.int64).reshape(-1, 2)
+    weights = np.array(list(products.values()), np.int64)
+    o_places, n_places = places[:, 0], places[:, 1]
     levels = max(old.depth, new.depth)
     was, now = _identities(changes, old, new, levels)
     changed = was[o_places] != now[n_places]
@@ -313,6 +338,32 @@ def _in_order(tree: Taxonomy, places: set[int]) -> tuple[Node, ...]:
     return tuple(tree.nodes[place] for place in sorted(places))
 
 
+def _weak_heirs(
+    old: Taxonomy,
+    new: Taxonomy,
+    matching: Matching,
+    joint: Mapping[tuple[int, int], int],
+    groups: Sequence[Regrouping],
+) -> set[int]:
+    """Old leaves of splits and merges that only their products say live on, and not nearly all of them.
+
+    A leaf that was split 60 : 40 is gone and has two parts; one that lost a few products was renamed and lost a few.
+    """
+    old_total, new_total = Counter[int](), Counter[int]()
+    for (o, n), count in joint.items():
+        old_total[o] += count
+        new_total[n] += count
+    weak = set()
+    for node in (node for group in groups for node in group.old):
+        o = old.place_of(node.node_id)
+        n = matching.new_of[o]
+        if matching.why[o] == "products" and node.leaf and new.nodes[n].leaf:
+            share = joint.get((o, n), 0) / max(old_total[o], new_total[n], 1)
+            if share < HEIR:
+                weak.add(o)
+    return weak
+
+
 @dataclass(frozen=True)
 class _Side:
     """One of the two trees: its nodes, their partners in the other, and those whose products are known."""
@@ -342,9 +393,10 @@ def _splits(a: _Side, b: _Side, members: Sequence[Mapping[tuple[int, int], int]]
             if whole not in found and len(its) > 1:
                 found[whole] = its
                 used |= its
+    loose = _loose_leaves(b, b_parent)
     for parent, gone in _loose_leaves(a, a_parent).items():
         above = -1 if parent < 0 else a.partner[parent]
-        come = _loose_leaves(b, b_parent).get(above, []) if parent < 0 or above >= 0 else []
+        come = loose.get(above, []) if parent < 0 or above >= 0 else []
         for whole in gone:
             its = _by_words(a.tree.nodes[whole].name, {p: b.tree.nodes[p].name for p in come if p not in used})
             if whole not in found and its:

@@ -14,6 +14,7 @@ How identity is decided, the first that applies:
    the other's), when nothing is known of their products.
 
 The strongest evidence goes first, and whatever it settles is carried down by rule 2 before weaker evidence is heard.
+(A leaf that was split or merged has no heir among its parts, see `diff.HEIR`.)
 """
 
 from __future__ import annotations
@@ -46,6 +47,13 @@ class Matching:
     new_of: tuple[int, ...]
     old_of: tuple[int, ...]
     why: tuple[str, ...]
+
+    def without(self, olds: set[int]) -> Matching:
+        """The same, but that these old nodes are gone and their partners new."""
+        new_of = [-1 if o in olds else n for o, n in enumerate(self.new_of)]
+        old_of = [-1 if o in olds else o for o in self.old_of]
+        why = ["" if o in olds else rule for o, rule in enumerate(self.why)]
+        return Matching(tuple(new_of), tuple(old_of), tuple(why))
 
 
 def match(old: Taxonomy, new: Taxonomy, joint: Mapping[tuple[int, int], int] | None = None) -> Matching:

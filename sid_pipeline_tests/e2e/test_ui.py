@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +9,7 @@ import pytest
 from sid_pipeline.reader import open_live, open_release
 from sid_pipeline.sample import generate
 from sid_pipeline_tests.e2e.conftest import DAY1, DAY2, SETTINGS
-from sid_pipeline_tests.e2e.graphql import ADD_PARTITION, MATERIALISATIONS, UI, free_port
+from sid_pipeline_tests.e2e.graphql import ADD_PARTITION, MATERIALISATIONS
 
 pytestmark = pytest.mark.slow
 
@@ -32,36 +26,6 @@ def project(tmp_path_factory) -> Path:
     generate(folder / "data", products=400)
     (folder / "sid.toml").write_text(SETTINGS, encoding="utf-8")
     return folder
-
-
-@pytest.fixture(scope="module")
-def ui(project) -> Iterator[UI]:
-    port = free_port()
-    env = {k: v for k, v in os.environ.items() if k != "DAGSTER_HOME"}
-    command = [
-        sys.executable,
-        "-m",
-        "sid_pipeline.cli",
-        "--settings",
-        str(project / "sid.toml"),
-        "ui",
-        "--port",
-        str(port),
-    ]
-    with (project / "ui.log").open("wb") as log:
-        server = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
-    running = UI(port)
-    deadline = time.monotonic() + 180
-    while True:
-        try:
-            running.ask("query { version }")
-            break
-        except OSError:
-            assert server.poll() is None and time.monotonic() < deadline, (project / "ui.log").read_text()[-3000:]
-            time.sleep(1)
-    yield running
-    os.killpg(server.pid, signal.SIGTERM)
-    server.wait(timeout=60)
 
 
 def test_days_and_releases_are_backfilled_from_the_ui(ui, project):

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from sid_pipeline.evaluation.codebook_diff import diff
+from sid_pipeline.evaluation.codebook_diff import CATEGORY_MOVED, DRIFTED, TEXT_CHANGED, diff, reasons, token_map
 
 
 def test_counts_and_shares_by_hand():
@@ -53,3 +54,23 @@ def test_nothing_in_common(old, new, added):
 def test_tables_of_different_depth_are_refused():
     with pytest.raises(ValueError, match="2 and 3 levels"):
         diff({"a": [1, 2]}, {"a": [1, 2, 3]})
+
+
+def test_reasons_in_their_order():
+    old = np.array([[0, 0], [0, 1], [1, 0], [1, 1], [2, 2]])
+    new = np.array([[0, 0], [0, 2], [3, 0], [1, 2], [2, 0]])
+    category, text = np.array([1, 1, 1, 0, 0], bool), np.array([1, 0, 1, 1, 0], bool)
+    assert reasons(old, new, category, text).tolist() == ["", CATEGORY_MOVED, CATEGORY_MOVED, TEXT_CHANGED, DRIFTED]
+
+
+def test_the_token_map_follows_most_products():
+    old = np.array([[7, 0], [7, 0], [7, 1], [3, 1], [3, 0]])
+    new = np.array([[5, 0], [5, 2], [3, 1], [3, 1], [4, 2]])
+    rows = [tuple(row) for row in zip(*(column.tolist() for column in token_map(old, new).values()), strict=True)]
+    # Of equals the lowest new code: 3 went to 3 and 4 alike.
+    assert rows == [
+        (1, 3, 3, 2, 0.5),
+        (1, 7, 5, 3, pytest.approx(2 / 3)),
+        (2, 0, 2, 3, pytest.approx(2 / 3)),
+        (2, 1, 1, 2, 1.0),
+    ]

@@ -142,6 +142,29 @@ def test_a_split_whose_first_part_keeps_the_node() -> None:
     assert told(OLD, edges(n11=("8", "Torches")), products) == {"split": ["Lamps -> Lamps, Torches"]}
 
 
+@pytest.mark.parametrize(
+    ("chocolate", "expected"),
+    [
+        (60, {"split": ["Sweets -> Candy, Chocolate"]}),
+        (95, {"renamed": ["A > Chocolate"], "split": ["Sweets -> Candy, Chocolate"]}),
+    ],
+)
+def test_a_split_leaf_has_an_heir_only_where_nearly_all_went(chocolate: int, expected: dict[str, list[str]]) -> None:
+    old, new = paths("A > Sweets", "A > Jam"), paths("A > Chocolate", "A > Candy", "A > Jam")
+    products = {
+        (("A", "Sweets"), ("A", "Chocolate")): chocolate,
+        (("A", "Sweets"), ("A", "Candy")): 100 - chocolate,
+        (("A", "Jam"), ("A", "Jam")): 100,
+    }
+    assert told(old, new, products) == expected
+    reach = touched(diff(old, new, products), old, new, products)
+    assert reach.count == (100 if chocolate == 60 else 5)
+    # Read backwards it is a merge.
+    back = {(after, before): count for (before, after), count in products.items()}
+    merged = {"merged": ["Candy, Chocolate -> Sweets"]}
+    assert told(new, old, back) == merged | ({"renamed": ["A > Sweets"]} if chocolate == 95 else {})
+
+
 def test_two_ids_of_one_source_are_two_nodes() -> None:
     """Whatever products or names suggest: the source says that 3 is gone and 11 is new."""
     products = {(("Food", "Dairy", "Milk"), ("Food", "Dairy", "Fresh milk")): 9}
