@@ -92,6 +92,10 @@ class Receipts:
         write_atomically(path, to_json(asdict(receipt)))
         path.with_suffix(MARK).unlink(missing_ok=True)
 
+    def forget(self, asset: str, partition: str) -> None:
+        """Make an asset's partition count as never materialised, because its output was taken away."""
+        self._path(asset, partition).unlink(missing_ok=True)
+
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Exclude other processes that work on the same thing; waits for them."""

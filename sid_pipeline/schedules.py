@@ -1,17 +1,19 @@
-"""The nightly schedule. It starts by itself only where `orchestration.automation` is set."""
+"""The schedules. They start by themselves only where `orchestration.automation` is set."""
 
 from collections.abc import Mapping
 
 import dagster as dg
 
-from sid_pipeline.jobs import SNAPSHOT_REFRESH, Job
+from sid_pipeline.jobs import SNAPSHOT_REFRESH, Job, embedding_upkeep
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.settings import Settings
 from sid_pipeline.watch import has_arrived
 
 
 def build_schedules(settings: Settings, jobs: Mapping[str, Job]) -> list[dg.ScheduleDefinition]:
-    """`nightly_refresh`: the day's snapshot; `sids_follow_snapshot` refreshes the SIDs when it has succeeded.
+    """`nightly_refresh`, the day's snapshot, and `weekly_upkeep` of the store of vectors.
+
+    `sids_follow_snapshot` refreshes the SIDs when the night has succeeded.
 
     A night whose catalogue has not come is not run: the sensor `late_nights` takes it when it comes.
     """
@@ -33,4 +35,12 @@ def build_schedules(settings: Settings, jobs: Mapping[str, Job]) -> list[dg.Sche
             return dg.SkipReason(f"the catalogue of {day} has not come yet; the sensor late_nights waits for it")
         return dg.RunRequest(run_key=f"snapshot-{day}", partition_key=day)
 
-    return [nightly_refresh]
+    weekly_upkeep = dg.ScheduleDefinition(
+        name="weekly_upkeep",
+        job=embedding_upkeep,
+        cron_schedule=settings.embedding.upkeep_cron,
+        execution_timezone=settings.snapshots.timezone,
+        default_status=nightly_refresh.default_status,
+        description="Compact the store of vectors and collect what nothing kept refers to.",
+    )
+    return [nightly_refresh, weekly_upkeep]

@@ -169,17 +169,16 @@ SNAPSHOT_CLEANINGS = TableSpec(
 
 EMBEDDED_PRODUCTS = TableSpec(
     "embedded_products",
-    "The text that was embedded for each product of a snapshot: joins products to vectors by text_hash.",
+    "What was embedded for each product of a snapshot, by embedder: joins products to vectors by text_hash.",
     (
-        _k("embedder", "string", "the embedder's name in the settings"),
+        _k("embedder_id", "string", "model, revision, prompt, template, dimension and dtype"),
         SNAPSHOT,
         _k("product_id", "string", "the product"),
-        _k("embedder_id", "string", "model, revision, prompt, template, dimension and dtype"),
-        _k("text", "string", "the text as it was embedded, without the prompt"),
-        _k("text_hash", "string", "SHA-256 of the text"),
+        _k("text", "string", "the text as it was embedded, without the prompt; of a supplied vector, the title"),
+        _k("text_hash", "string", "SHA-256 of the text, or of the supplied vector"),
     ),
     key=("product_id",),
-    partition_by=("embedder", "snapshot"),
+    partition_by=("embedder_id", "snapshot"),
 )
 
 EMBEDDINGS = TableSpec(
@@ -187,11 +186,11 @@ EMBEDDINGS = TableSpec(
     "Vectors by embedder and text; content-addressed and shared by snapshots, flavours and releases.",
     (
         _k("embedder_id", "string", "model, revision, prompt, template, dimension and dtype"),
-        _k("text_hash", "string", "SHA-256 of the embedded text"),
+        _k("text_hash", "string", "SHA-256 of the embedded text, or of the supplied vector"),
         _c(
             "vector",
             "binary",
-            "little-endian float32, unit length; null when the model gave an unusable vector",
+            "little-endian float32, unit length; null when there is no usable vector (tried again every night)",
         ),
         _c("fault", "string", "why there is no vector"),
     ),

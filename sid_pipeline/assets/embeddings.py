@@ -1,20 +1,33 @@
-"""One asset per embedder: the text of every product of a snapshot, and vectors for the texts that are new."""
+"""One asset per embedder: what is embedded of every product of a snapshot, and vectors for what is new of it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from sid_pipeline.assets.recording import Outcome, markdown_table, materialise, plain_failures, table_metadata
 from sid_pipeline.assets.relevance import ESCI_MODEL
 from sid_pipeline.cleanings import cleanings_of
-from sid_pipeline.embedding.model import embedder_id
+from sid_pipeline.embedders import record, wanted_embedders
+from sid_pipeline.files import digest
 from sid_pipeline.partitions import snapshots
 from sid_pipeline.receipts import MissingInput
 from sid_pipeline.resources.tables import fingerprint
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import CLEANED_ATTRIBUTES, EMBEDDED_PRODUCTS, EMBEDDINGS, PRODUCTS
 from sid_pipeline.settings import EmbedderSettings, Settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+    from sid_pipeline.embedding.run import Work
+
+# Products among which the neighbours of the shown ones are looked for.
+NEIGHBOUR_POOL, SHOWN, NEIGHBOURS = 5_000, 6, 3
+# Texts of one commit where Spark encodes: what a killed driver loses.
+SPARK_SLICE = 50_000
 
 
 def embeddings_key(embedder: str) -> str:
@@ -33,13 +46,15 @@ def _embedding_asset(settings: Settings, name: str) -> dg.AssetsDefinition:
     deps = [CLEANED_ATTRIBUTES.name if embedder.text == "cleaned" else PRODUCTS.name]
     if settings.relevance.embedder == name:
         deps.append(ESCI_MODEL)
+    made = f"by {embedder.model}" if embedder.vectors is None else f"supplied at {embedder.vectors}"
 
     @dg.asset(
         name=embeddings_key(name),
-        code_version="1",
+        code_version="2",
         deps=deps,
-        description=f"Vectors of the {embedder.text} text of every product, by {embedder.model}. "
-        "Each distinct text is encoded once, whatever snapshot, flavour or release asks for it.",
+        description=f"Vectors of the {embedder.text} text of every product, {made}, and by every other embedder that a "
+        "release in use pins under this name. Each distinct text is encoded once, whatever snapshot, flavour or "
+        "release asks for it.",
         group_name="snapshot",
         owners=settings.orchestration.owners,
         kinds={"huggingface", "pytorch", "deltalake"},
@@ -50,100 +65,273 @@ def _embedding_asset(settings: Settings, name: str) -> dg.AssetsDefinition:
         snapshot = context.partition_key
         with plain_failures():
             products = warehouse.receipts.need(PRODUCTS.name, snapshot)
-            inputs = {
-                "products": products.data_version,
-                "embedder_id": embedder_id(embedder, warehouse.settings.root),
-            }
-            if embedder.text == "cleaned":
+            wanted, lost = wanted_embedders(warehouse, name)
+            inputs: dict[str, Any] = {"products": products.data_version, "embedder_ids": sorted(wanted)}
+            supplied = [e.vectors for e in wanted.values() if e.vectors is not None]
+            if supplied:
+                inputs["vectors"] = [_source_fingerprint(warehouse, path, snapshot) for path in supplied]
+            if any(e.text == "cleaned" for e in wanted.values()):
                 cleaned = warehouse.receipts.need(CLEANED_ATTRIBUTES.name, snapshot)
                 if cleaned.inputs["products"] != products.data_version:
                     raise MissingInput(
                         f"{CLEANED_ATTRIBUTES.name} of {snapshot} is older than its products: materialise it again"
                     )
                 inputs |= {"cleaned": cleaned.data_version, "cleaner_id": cleaned.facts["cleaner_id"]}
+        for sentence in lost:
+            context.log.warning(sentence)
         return materialise(
             context,
             warehouse.receipts,
             embeddings_key(name),
             inputs,
-            lambda: _embed(warehouse, name, embedder, snapshot, inputs),
+            lambda: _embed_all(warehouse, name, wanted, lost, snapshot),
             shared=True,
         )
 
     return embeddings
 
 
-def _embed(
-    warehouse: Warehouse, name: str, embedder: EmbedderSettings, snapshot: str, inputs: dict[str, str]
+def _source_fingerprint(warehouse: Warehouse, path: str, snapshot: str) -> object:
+    from sid_pipeline.ingest.source_files import fingerprint
+
+    return fingerprint(_location(warehouse, path, snapshot))
+
+
+def _location(warehouse: Warehouse, path: str, snapshot: str) -> str:
+    return warehouse.settings.location(path.replace("{snapshot}", snapshot))
+
+
+def _embed_all(
+    warehouse: Warehouse,
+    name: str,
+    wanted: dict[str, EmbedderSettings],
+    lost: list[str],
+    snapshot: str,
 ) -> Outcome:
+    """Embed the snapshot by every wanted embedder; the first is today's, whose figures stand first."""
+    embedded = {
+        identity: _embed(warehouse, name, identity, embedder, snapshot) for identity, embedder in wanted.items()
+    }
+    current, *pinned = embedded
+    versions = {identity: slice.data_version for identity, slice in embedded.items()}
+    metadata = dict(embedded[current].metadata)
+    if pinned:
+        rows = [{"embedder": identity, "encoded now": embedded[identity].encoded} for identity in pinned]
+        metadata["also encoded for releases in use"] = markdown_table(rows)
+    if lost:
+        metadata["embedders that are gone"] = markdown_table([{"release": s} for s in lost], width=300)
+    return Outcome(
+        data_version=digest(versions),
+        metadata=metadata,
+        facts={"embedder_ids": versions, "encoded_now": sum(slice.encoded for slice in embedded.values())},
+    )
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A snapshot embedded by one embedder: hash of what readers see, texts encoded now, figures for people."""
+
+    data_version: str
+    encoded: int
+    metadata: dict[str, Any]
+
+
+def _embed(
+    warehouse: Warehouse,
+    name: str,
+    identity: str,
+    embedder: EmbedderSettings,
+    snapshot: str,
+) -> Embedded:
     from pyspark.sql import functions as F
 
-    from sid_pipeline.embedding.model import Embedder
-    from sid_pipeline.embedding.run import embed
-    from sid_pipeline.embedding.spark import embedded_texts
-
-    tables, identity = warehouse.tables, inputs["embedder_id"]
+    tables = warehouse.tables
+    record(warehouse, identity, embedder)
     products = tables.read(PRODUCTS, snapshot=snapshot)
+    with warehouse.spool(f"{name}-embeddings") as spool:
+        if embedder.vectors is None:
+            rows, work = _encode_new(warehouse, identity, embedder, products, snapshot, spool)
+        else:
+            rows, work = _take_supplied(warehouse, identity, embedder, products, snapshot, spool)
+    written = tables.read(EMBEDDED_PRODUCTS, embedder_id=identity, snapshot=snapshot)
+    store = tables.read(EMBEDDINGS, embedder_id=identity)
+    found = written.join(store, "text_hash", "left")
+    fault = F.col("vector").isNull()
+    counts = found.agg(
+        F.countDistinct("text_hash").alias("texts"),
+        F.sum((fault & F.col("fault").isNull()).cast("long")).alias("lost"),
+        F.sum(fault.cast("long")).alias("faulty"),
+    ).collect()[0]
+    if counts["lost"]:
+        raise MissingInput(
+            f"{counts['lost']} products of {snapshot} were not embedded: the spool under {warehouse.state} must lie on "
+            "a disk that the driver and all executors share"
+        )
+    faulty = found.where(fault).select("product_id", "text", "fault").orderBy("product_id").limit(20)
+    return Embedded(
+        data_version=fingerprint(found.select("product_id", "text_hash", fault)),
+        encoded=work.texts,
+        metadata={
+            "dagster/row_count": rows,
+            "embedder": identity,
+            "distinct texts": counts["texts"] or 0,
+            "encoded now": work.texts,
+            "texts a second": round(work.texts / work.seconds, 1) if work.seconds else 0.0,
+            "padding share": round(work.padding, 4),
+            "products without a usable vector": counts["faulty"] or 0,
+            "without a usable vector (tried again with the next snapshot)": markdown_table(
+                [row.asDict() for row in faulty.collect()] if counts["faulty"] else [], width=160
+            ),
+            f"texts and nearest products (among {NEIGHBOUR_POOL:,})": _neighbours(found, products, embedder),
+        },
+    )
+
+
+def _encode_new(
+    warehouse: Warehouse,
+    identity: str,
+    embedder: EmbedderSettings,
+    products: "DataFrame",
+    snapshot: str,
+    spool: Path,
+) -> tuple[int, "Work"]:
+    """Write down the texts of the snapshot, and encode those that have no usable vector yet."""
+    from pyspark.sql import functions as F
+
+    from sid_pipeline.embedding.spark import embedded_texts, encoded_texts
+
+    tables = warehouse.tables
     if embedder.text == "cleaned":
         # What cleaning found stands in for the source's own brand and size.
         cleaned = cleanings_of(warehouse, snapshot)
         products = products.select("product_id", "title", "text_hash").join(cleaned, "text_hash", "left")
-    texts = embedded_texts(products, embedder).withColumn("embedder_id", F.lit(identity))
-    rows = tables.replace(EMBEDDED_PRODUCTS, texts, embedder=name, snapshot=snapshot)
+    texts = embedded_texts(products, embedder)
+    rows = tables.replace(EMBEDDED_PRODUCTS, texts, embedder_id=identity, snapshot=snapshot)
 
-    written = tables.read(EMBEDDED_PRODUCTS, embedder=name, snapshot=snapshot)
-    fresh = written.select("text_hash", "text").dropDuplicates(["text_hash"])
-    if tables.exists(EMBEDDINGS):
-        known = tables.read(EMBEDDINGS, embedder_id=identity).select("text_hash")
-        fresh = fresh.join(known, "text_hash", "left_anti")
+    needed = tables.read(EMBEDDED_PRODUCTS, embedder_id=identity, snapshot=snapshot)
+    needed = needed.select("text_hash", "text").dropDuplicates(["text_hash"])
+    _new(warehouse, needed, identity).write.parquet(str(spool / "new"))
+    _forget_faults(warehouse, spool / "new", identity)
 
     def commit(files: list[Path]) -> None:
-        frame = warehouse.spark.read.parquet(*map(str, files))
+        frame = warehouse.spark.read.parquet(*map(str, files)).coalesce(1)
         tables.append(EMBEDDINGS, frame, embedder_id=identity)
 
-    with warehouse.spool(f"{name}-embeddings") as spool:
-        waiting, done = spool / "texts", spool / "vectors"
-        done.mkdir()
-        fresh.write.parquet(str(waiting))
-        encoded = 0
-        if any(_rows(waiting)):
-            encoded = embed(waiting, done, Embedder.load(embedder, warehouse.settings.root), commit)
+    if warehouse.settings.embedding.runner == "spark":
+        partitions = warehouse.settings.spark.shuffle_partitions
+        new = warehouse.spark.read.parquet(str(spool / "new"))
+        bucket = F.xxhash64("text_hash")
 
-    lost = written.join(tables.read(EMBEDDINGS, embedder_id=identity), "text_hash", "left_anti").count()
-    if lost:
-        raise MissingInput(
-            f"{lost} texts of {snapshot} were not embedded: the spool under {warehouse.state} must lie on a disk that "
-            "the driver and all executors share"
-        )
-    vectors = tables.read(EMBEDDINGS, embedder_id=identity)
-    faulty = (
-        written.join(vectors.where(F.col("vector").isNull()), "text_hash")
-        .select("product_id", "text", "fault")
-        .orderBy("product_id")
-        .limit(20)
-        .collect()
+        def write(number: int, slices: int) -> None:
+            frame = new.where(F.pmod(bucket, F.lit(slices)) == number).repartition(partitions)
+            encoded = encoded_texts(frame, embedder, warehouse.settings.root)
+            tables.append(EMBEDDINGS, encoded, embedder_id=identity)
+
+        return rows, _in_slices(_count(spool / "new"), write)
+    from sid_pipeline.embedding.run import embed
+
+    (spool / "vectors").mkdir()
+    workers = warehouse.settings.embedding.workers
+    return rows, embed(spool / "new", spool / "vectors", embedder, warehouse.settings.root, commit, workers=workers)
+
+
+def _take_supplied(
+    warehouse: Warehouse,
+    identity: str,
+    embedder: EmbedderSettings,
+    products: "DataFrame",
+    snapshot: str,
+    spool: Path,
+) -> tuple[int, "Work"]:
+    """Take a user's own vectors into the store."""
+    from sid_pipeline.embedding.run import Work
+    from sid_pipeline.embedding.supplied import supplied_vectors
+
+    tables = warehouse.tables
+    location = _location(warehouse, str(embedder.vectors), snapshot)
+    judged = supplied_vectors(warehouse.spark, location, embedder.dimension or 0, products.select("product_id"))
+    judged.write.parquet(str(spool / "judged"))
+    judged = warehouse.spark.read.parquet(str(spool / "judged"))
+    titles = products.select("product_id", products["title"].alias("text"))
+    texts = judged.select("product_id", "text_hash").join(titles, "product_id")
+    rows = tables.replace(EMBEDDED_PRODUCTS, texts, embedder_id=identity, snapshot=snapshot)
+    needed = judged.select("text_hash", "vector", "fault").dropDuplicates(["text_hash"])
+    _new(warehouse, needed, identity).write.parquet(str(spool / "new"))
+    _forget_faults(warehouse, spool / "new", identity)
+    new = warehouse.spark.read.parquet(str(spool / "new")).drop("faulty")
+    tables.append(EMBEDDINGS, new, embedder_id=identity)
+    return rows, Work(texts=_count(spool / "new"))
+
+
+def _new(warehouse: Warehouse, needed: "DataFrame", identity: str) -> "DataFrame":
+    """Rows of `needed` whose text_hash has no usable vector; `faulty` says that a fault is on record."""
+    from pyspark.sql import functions as F
+
+    if not warehouse.tables.exists(EMBEDDINGS):
+        return needed.withColumn("faulty", F.lit(False))
+    store = warehouse.tables.read(EMBEDDINGS, embedder_id=identity)
+    known = store.select("text_hash", F.col("vector").isNull().alias("faulty"))
+    return needed.join(known, "text_hash", "left").where("faulty IS NULL OR faulty").fillna(False, ["faulty"])
+
+
+def _forget_faults(warehouse: Warehouse, new: Path, identity: str) -> None:
+    """Take back the faults of texts that are tried again: each key stays in the store once."""
+    import pyarrow.compute as pc
+    import pyarrow.dataset as ds
+
+    if ds.dataset(new, format="parquet").count_rows(filter=pc.field("faulty")):
+        again = warehouse.spark.read.parquet(str(new)).where("faulty")
+        warehouse.tables.remove(EMBEDDINGS, again, "t.vector IS NULL", embedder_id=identity)
+
+
+def _count(folder: Path) -> int:
+    import pyarrow.dataset as ds
+
+    return ds.dataset(folder, format="parquet").count_rows()
+
+
+def _in_slices(texts: int, write: Callable[[int, int], None]) -> "Work":
+    """Encode in Spark slice by slice, each a commit of its own, and show how far it is."""
+    import time
+
+    from tqdm import tqdm
+
+    from sid_pipeline.embedding.run import Work
+
+    started, slices = time.monotonic(), -(-texts // SPARK_SLICE)
+    for number in tqdm(range(slices), desc="embedding in Spark", unit=" slices", disable=slices == 0):
+        write(number, slices)
+    return Work(texts=texts, seconds=time.monotonic() - started)
+
+
+def _neighbours(found: "DataFrame", products: "DataFrame", embedder: EmbedderSettings) -> Any:
+    """Some products with their own text, the text that is embedded, and the products nearest by this embedder.
+
+    The products are chosen by a hash of their ids, so every embedder shows the same ones.
+    """
+    from pyspark.sql import functions as F
+
+    from sid_pipeline.embedding.neighbours import nearest
+    from sid_pipeline.embedding.vectors import matrix
+
+    raw = F.concat_ws(". ", "title", "brand", "size", "description").alias("raw")
+    pool = (
+        found.where("vector IS NOT NULL")
+        .select("product_id", "text", "vector")
+        .join(products.select("product_id", "title", raw), "product_id")
+        .orderBy(F.xxhash64("product_id"))
+        .limit(NEIGHBOUR_POOL)
+        .toArrow()
     )
-    distinct = written.select("text_hash").distinct().count()
-    sample = written.join(products.select("product_id", "title"), "product_id").orderBy("text_hash").limit(8)
-    return Outcome(
-        data_version=fingerprint(written.select("product_id", "embedder_id", "text_hash")),
-        metadata={
-            "dagster/row_count": rows,
-            "distinct texts": distinct,
-            "encoded now": encoded,
-            "embedder": identity,
-            "texts without a usable vector": markdown_table([row.asDict() for row in faulty]),
-            "what is embedded": markdown_table(
-                [row.asDict() for row in sample.collect()], ["product_id", "title", "text"], width=160
-            ),
-        },
-        facts={"embedder_id": identity, "encoded_now": encoded},
-    )
-
-
-def _rows(folder: Path) -> Iterator[int]:
-    """Row counts of a folder's Parquet files."""
-    import pyarrow.parquet as pq
-
-    for file in sorted(folder.glob("*.parquet")):
-        yield pq.read_metadata(file).num_rows
+    if len(pool) < 2:
+        return markdown_table([])
+    shown = range(min(SHOWN, len(pool)))
+    titles = pool["title"].to_pylist()
+    rows = []
+    neighbours = nearest(matrix(pool["vector"]), shown, NEIGHBOURS)
+    for row, others in zip(pool.slice(0, SHOWN).to_pylist(), neighbours, strict=True):
+        texts = {"raw text": row["raw"]}
+        if embedder.vectors is None:
+            texts[f"embedded ({embedder.text} text)"] = row["text"]
+        rows.append({"product_id": row["product_id"], **texts, "nearest": "; ".join(titles[i] for i in others)})
+    return markdown_table(rows, width=240)

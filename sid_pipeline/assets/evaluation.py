@@ -233,7 +233,8 @@ def _report(warehouse: Warehouse, flavour: Flavour, release: str, snapshot: str)
     trained = warehouse.receipts.need(flavour.key(CODEBOOK), release)
     codebook = Codebook.load(warehouse.state / trained.facts["folder"])
     sids = _active(warehouse, flavour, release)
-    texts = tables.read(EMBEDDED_PRODUCTS, embedder=flavour.embedders[0], snapshot=snapshot)
+    first = pinned.embedder_ids[flavour.embedders[0]]
+    texts = tables.read(EMBEDDED_PRODUCTS, embedder_id=first, snapshot=snapshot)
     vectors = snapshot_vectors(warehouse, flavour, pinned, snapshot, ["product_id", "category"])
     total = sids.count()
     if total == 0:

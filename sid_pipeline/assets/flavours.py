@@ -5,7 +5,7 @@ what they share.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dagster as dg
@@ -76,7 +76,7 @@ class Flavour:
 
 
 def embedding_receipts(warehouse: Warehouse, flavour: Flavour, release: Release, snapshot: str) -> list[Receipt]:
-    """Receipts of a flavour's embeddings of a snapshot, by the very embedders that the release pins.
+    """Receipts of a flavour's embeddings of a snapshot, with the data version of the release's own embedders.
 
     Raises:
         MissingInput: one is missing, older than the snapshot's products, or by another embedder or cleaner.
@@ -89,11 +89,12 @@ def embedding_receipts(warehouse: Warehouse, flavour: Flavour, release: Release,
         if receipt.inputs["products"] != products.data_version:
             raise MissingInput(f"{key} of {snapshot} is older than its products: materialise it again")
         pinned = release.embedder_ids.get(name)
-        if receipt.facts["embedder_id"] != pinned:
+        versions = receipt.facts["embedder_ids"]
+        if pinned not in versions:
             raise MissingInput(
-                f"{key} of {snapshot} is by {receipt.facts['embedder_id']}, but release {release.release!r} is pinned "
-                f"to {pinned}: vectors of two embedders never meet in one codebook. Go back to that embedder's "
-                "settings, or add a new release"
+                f"{key} of {snapshot} is by {', '.join(versions)}, but release {release.release!r} is pinned to "
+                f"{pinned}: vectors of two embedders never meet in one codebook. Materialise {key} of {snapshot} again "
+                "(it encodes for every release in use), or add a new release"
             )
         cleaner = receipt.inputs.get("cleaner_id")  # None where the embedder reads the product's own text
         if cleaner and release.cleaner_id and cleaner != release.cleaner_id:
@@ -102,7 +103,7 @@ def embedding_receipts(warehouse: Warehouse, flavour: Flavour, release: Release,
                 f"pinned to {release.cleaner_id}: its SIDs would change their meaning. Go back to that cleaner's "
                 "settings, or add a new release"
             )
-        receipts.append(receipt)
+        receipts.append(replace(receipt, data_version=versions[pinned]))
     return receipts
 
 

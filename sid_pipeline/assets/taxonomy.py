@@ -22,7 +22,7 @@ from sid_pipeline.assets.recording import (
     plain_failures,
     table_metadata,
 )
-from sid_pipeline.embedding.model import embedder_id
+from sid_pipeline.embedders import current_id
 from sid_pipeline.files import digest
 from sid_pipeline.partitions import from_snapshots, releases
 from sid_pipeline.receipts import MissingInput
@@ -145,7 +145,7 @@ def _pins(warehouse: Warehouse, release: str, config: ReleaseConfig) -> _Pins:
             "taxonomy_source": config.taxonomy_source or settings.taxonomy.source,
             "training_snapshot": config.training_snapshot or newest_snapshot(warehouse),
             "embedder_ids": {
-                name: embedder_id(settings.embedders[name], settings.root)
+                name: current_id(warehouse, name)
                 for name in sorted({e for f in settings.active_flavours.values() for e in f.embedders})
             },
             "predecessor": "" if predecessor == NO_PREDECESSOR else predecessor,

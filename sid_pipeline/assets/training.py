@@ -161,7 +161,9 @@ def _write_training_set(
 
     snapshot = release.training_snapshot
     frame = snapshot_vectors(warehouse, flavour, release, snapshot, ["product_id", "category"])
-    texts = warehouse.tables.read(EMBEDDED_PRODUCTS, embedder=flavour.embedders[0], snapshot=snapshot)
+    texts = warehouse.tables.read(
+        EMBEDDED_PRODUCTS, embedder_id=release.embedder_ids[flavour.embedders[0]], snapshot=snapshot
+    )
     usable = frame.where(F.col("reason").isNull()).drop("reason", "text_hash")
     usable = usable.join(texts.select("product_id", "text"), "product_id").orderBy("product_id")
     with warehouse.spool(f"{flavour.name}-training-set") as spool:
@@ -211,11 +213,11 @@ def flavour_catalogue(
     """Columns of a snapshot's products, and where a flavour's vectors are: an `assignment.assign.Catalogue`."""
     from sid_pipeline.assignment.assign import Catalogue
 
-    tables = warehouse.tables
+    tables, ids = warehouse.tables, [release.embedder_ids[name] for name in flavour.embedders]
     return Catalogue(
         tables.read(PRODUCTS, snapshot=snapshot).select(*columns, "text_hash"),
-        [tables.read(EMBEDDED_PRODUCTS, embedder=name, snapshot=snapshot) for name in flavour.embedders],
-        [tables.read(EMBEDDINGS, embedder_id=release.embedder_ids[name]) for name in flavour.embedders],
+        [tables.read(EMBEDDED_PRODUCTS, embedder_id=identity, snapshot=snapshot) for identity in ids],
+        [tables.read(EMBEDDINGS, embedder_id=identity) for identity in ids],
     )
 
 

@@ -10,10 +10,12 @@ import importlib.util
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from sid_pipeline.embedding.batches import padded_tokens, token_batches
+from sid_pipeline.embedding.vectors import unit
 from sid_pipeline.files import digest, file_sha256
 from sid_pipeline.settings import EmbedderSettings
 
@@ -21,10 +23,12 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 PACKAGE_PREFIX = "package:"
+# Tokens of a batch: on a CPU about what its caches hold, on an accelerator enough to keep it busy.
+CPU_BATCH_TOKENS, ACCELERATOR_BATCH_TOKENS = 1024, 32_768
 
 
 class ModelError(RuntimeError):
-    """A model that cannot be found or loaded; the message says how to get it."""
+    """A model that cannot be found, loaded or used as set; the message says how to mend it."""
 
 
 def resolve_model(model: str, root: Path) -> str:
@@ -53,11 +57,16 @@ def resolve_model(model: str, root: Path) -> str:
 def embedder_id(settings: EmbedderSettings, root: Path) -> str:
     """Name and hash of all that decides a vector: weights, revision, prompt, template, dimension, dtype, cut-off.
 
+    Vectors that a user supplies are known by the `revision` that the user gives them and by their dimension.
+
     Raises:
         ModelError: the weights cannot be found.
     """
+    if settings.vectors is not None:
+        short = re.sub(r"[^A-Za-z0-9.-]+", "-", str(settings.revision))
+        return f"{short}-{digest({'vectors': settings.revision, 'dimension': settings.dimension}, 12)}"
     location = resolve_model(settings.model, root)
-    parts = settings.model_dump(exclude={"batch_size", "device", "model"})
+    parts = settings.model_dump(exclude={"batch_tokens", "device", "model", "vectors"})
     if Path(location).is_dir():
         parts["model"] = _weights_fingerprint(Path(location))
     elif settings.revision:
@@ -78,6 +87,20 @@ def _weights_fingerprint(folder: Path) -> str:
     return digest([(path.relative_to(folder).as_posix(), file_sha256(path)) for path in files], 32)
 
 
+class Encoded(NamedTuple):
+    """Vectors of some texts, and what they cost.
+
+    Attributes:
+        vectors: float32 (n, d), rows of unit length; a row that the model made zero or not finite stays as it is.
+        tokens: tokens of the texts, prompt included, as far as the model reads them.
+        padded: tokens that the model worked through, padding included.
+    """
+
+    vectors: np.ndarray
+    tokens: int
+    padded: int
+
+
 @dataclass(frozen=True)
 class Embedder:
     """A loaded model. `encode` gives unit-length float32 rows."""
@@ -87,23 +110,28 @@ class Embedder:
     settings: EmbedderSettings
 
     @classmethod
-    def load(cls, settings: EmbedderSettings, root: Path) -> Embedder:
+    def load(cls, settings: EmbedderSettings, root: Path, device: str | None = None) -> Embedder:
         """Load the weights.
 
+        Args:
+            settings: of the embedder.
+            root: relative model folders count from it.
+            device: instead of the settings'.
+
         Raises:
-            ModelError: they cannot be had: not installed, gated, or no network.
+            ModelError: they cannot be had (not installed, gated, no network), or are smaller than the dimension.
         """
         import torch
         from sentence_transformers import SentenceTransformer
 
         location = resolve_model(settings.model, root)
+        device = device or settings.device
         try:
             model = SentenceTransformer(
                 location,
                 revision=settings.revision,
-                device=None if settings.device == "auto" else settings.device,
+                device=None if device == "auto" else device,
                 trust_remote_code=settings.trust_remote_code,
-                truncate_dim=settings.dimension,
                 model_kwargs={"dtype": getattr(torch, settings.dtype)},
             )
         except OSError as error:
@@ -113,6 +141,12 @@ class Embedder:
                 f"disk and set embedders.<name>.model to it. Cause: {str(error).splitlines()[0]}"
             ) from error
         model.max_seq_length = min(settings.max_tokens, model.max_seq_length or settings.max_tokens)
+        own = model.get_embedding_dimension()
+        if settings.dimension and own and settings.dimension > own:
+            raise ModelError(
+                f"the model {settings.model!r} gives vectors of {own} values, fewer than the {settings.dimension} of "
+                "embedders.<name>.dimension: lower it, or leave it out"
+            )
         return cls(embedder_id(settings, root), model, settings)
 
     def encode(self, texts: list[str]) -> np.ndarray:
@@ -124,22 +158,39 @@ class Embedder:
         Returns:
             float32 (n, d), rows of unit length.
         """
-        vectors = self.model.encode(
-            texts,
-            prompt=self.settings.prompt or None,
-            batch_size=self.settings.batch_size,
-            normalize_embeddings=True,
-            convert_to_numpy=True,
-            show_progress_bar=False,
-        )
-        return np.ascontiguousarray(vectors, dtype=np.float32)
+        return self.encode_counted(texts).vectors
 
+    def encode_counted(self, texts: list[str]) -> Encoded:
+        """Embed texts in batches of like length, and count the tokens."""
+        lengths = self._tokens(texts)
+        batches = token_batches(lengths, self._batch_tokens)
+        if not texts:
+            return Encoded(np.empty((0, self.settings.dimension or 0), np.float32), 0, 0)
+        parts = [
+            self.model.encode(
+                [texts[row] for row in rows.tolist()],
+                prompt=self.settings.prompt or None,
+                batch_size=len(rows),
+                truncate_dim=self.settings.dimension,
+                convert_to_numpy=True,
+                show_progress_bar=False,
+            )
+            for rows in batches
+        ]
+        vectors = np.empty((len(texts), parts[0].shape[1]), np.float32)
+        vectors[np.concatenate(batches)] = np.concatenate(parts)
+        # Here, after the truncation and in float32: a length computed in bfloat16 is off by up to a percent.
+        return Encoded(unit(vectors), int(lengths.sum()), padded_tokens(lengths, batches))
 
-def vector_faults(vectors: np.ndarray) -> list[str | None]:
-    """Why each row of (n, d) cannot be used, None where it can: NaN, infinite or zero."""
-    finite = np.isfinite(vectors).all(axis=1)
-    zero = finite & ~np.any(vectors, axis=1)
-    return [
-        None if ok and not empty else ("the vector is zero" if empty else "the vector has NaN or infinite values")
-        for ok, empty in zip(finite.tolist(), zero.tolist(), strict=True)
-    ]
+    @property
+    def _batch_tokens(self) -> int:
+        on_cpu = self.model.device.type == "cpu"
+        return self.settings.batch_tokens or (CPU_BATCH_TOKENS if on_cpu else ACCELERATOR_BATCH_TOKENS)
+
+    def _tokens(self, texts: list[str]) -> np.ndarray:
+        """(n,) tokens of each text with its prompt, cut off where the model cuts it off."""
+        prompted = [self.settings.prompt + text for text in texts]
+        if not prompted:
+            return np.empty(0, np.int64)
+        ids = self.model.tokenizer(prompted, truncation=True, max_length=self.model.max_seq_length)["input_ids"]
+        return np.maximum(np.fromiter(map(len, ids), np.int64, len(ids)), 1)

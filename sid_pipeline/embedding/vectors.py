@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 def matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
@@ -37,6 +38,38 @@ def matrix(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
         raise ValueError(f"row {row} has a vector of {lengths[row] / 4:g} values where {width / 4:g} are expected")
     data = np.frombuffer(column.buffers()[2], "<f4", count=len(column) * width // 4, offset=int(offsets[0]))
     return data.reshape(len(column), width // 4)
+
+
+def binary(vectors: np.ndarray, faults: Sequence[str | None] | None = None) -> pa.Array:
+    """A matrix as a BINARY column, the reverse of `matrix`.
+
+    Args:
+        vectors: float (n, d).
+        faults: per row why it cannot be used; such rows become null.
+    """
+    rows = np.ascontiguousarray(vectors, "<f4")
+    offsets = np.arange(len(rows) + 1, dtype=np.int32) * np.int32(rows.shape[1] * 4)
+    column = pa.Array.from_buffers(pa.binary(), len(rows), [None, pa.py_buffer(offsets), pa.py_buffer(rows.tobytes())])
+    if faults is None or not any(faults):
+        return column
+    return pc.if_else(pa.array([fault is None for fault in faults]), column, pa.scalar(None, pa.binary()))
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Rows scaled to length 1, float32 (n, d); a row that is zero or not finite stays as it is."""
+    vectors = np.asarray(vectors, np.float32)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where((lengths > 0) & np.isfinite(lengths), lengths, np.float32(1))
+
+
+def vector_faults(vectors: np.ndarray) -> list[str | None]:
+    """Why each row of (n, d) cannot be used, None where it can: NaN, infinite or zero."""
+    finite = np.isfinite(vectors).all(axis=1)
+    usable = finite & np.any(vectors, axis=1)
+    faults: list[str | None] = [None] * len(vectors)
+    for row in np.flatnonzero(~usable).tolist():
+        faults[row] = "the vector is zero" if finite[row] else "the vector has NaN or infinite values"
+    return faults
 
 
 def join(parts: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:

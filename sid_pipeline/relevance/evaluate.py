@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sid_pipeline.embedding.vectors import unit
 from sid_pipeline.relevance.metrics import ndcg, pairs_in_order, recall
 
 Encode = Callable[[list[str]], np.ndarray]
@@ -150,5 +151,4 @@ def _unit(vectors: np.ndarray, texts: list[str]) -> np.ndarray:
     broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if broken.size:
         raise ValueError(f"encode gave NaN or infinite values for the text {texts[broken[0]]!r}")
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(lengths > 0, lengths, 1)
+    return unit(vectors)

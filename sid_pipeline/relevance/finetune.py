@@ -26,6 +26,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from sid_pipeline.files import digest, sync_folder
+from sid_pipeline.relevance.config import FineTuneConfig
 from sid_pipeline.relevance.evaluate import Evaluation
 from sid_pipeline.relevance.metrics import paired_bootstrap
 
@@ -36,46 +37,6 @@ if TYPE_CHECKING:
 # Below this, a percentile interval over queries means little: three lucky queries would swap the model.
 MIN_QUERIES = 20
 CPU_SLICE = 8
-
-
-@dataclass(frozen=True)
-class FineTuneConfig:
-    """How to train. The defaults suit a small model on a CPU.
-
-    Attributes:
-        contrastive_epochs, ranking_epochs: passes over the E pairs, and over all pairs; 0 leaves a stage out.
-        contrastive_batch: E pairs in a batch; each is a negative to the others.
-        hard_negatives: I or C products drawn for each E pair.
-        ranking_batch: pairs in a batch, of whole queries where they fit.
-        max_steps: batches of a stage at most; None for no limit.
-        learning_rate: of AdamW, after a linear warm-up over `warmup_share` of a stage, before a linear decay.
-        scale: inverse temperature of the cosine in both losses.
-        prompt: put before each text, as at inference.
-        max_tokens: longer texts are cut, as at inference.
-        revision: pinned revision of a Hugging Face model.
-        device: auto, cpu, cuda, cuda:1, mps.
-        checkpoint_seconds: how much work a kill may lose.
-    """
-
-    contrastive_epochs: int = 1
-    ranking_epochs: int = 1
-    contrastive_batch: int = 16
-    hard_negatives: int = 1
-    ranking_batch: int = 32
-    max_steps: int | None = None
-    learning_rate: float = 2e-5
-    warmup_share: float = 0.1
-    weight_decay: float = 0.01
-    max_gradient_norm: float = 1.0
-    scale: float = 20.0
-    prompt: str = ""
-    max_tokens: int = 128
-    revision: str | None = None
-    seed: int = 0
-    device: str = "auto"
-    checkpoint_seconds: float = 60.0
-
-
 DEFAULTS = FineTuneConfig()
 
 

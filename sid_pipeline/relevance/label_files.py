@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,12 +20,15 @@ class LabelError(ValueError):
     """Labels that nobody can work with until a person mends them; names the file, the fault and the mend."""
 
 
-def read_rows(file: Path, required: Sequence[str], optional: Sequence[str]) -> Iterator[dict[str, str] | None]:
+def read_rows(
+    file: Path, required: Sequence[str], optional: Sequence[str], columns: Mapping[str, str | None]
+) -> Iterator[dict[str, str] | None]:
     """Read the known columns of a CSV (.csv, .csv.gz; UTF-8) or Parquet file.
 
     Args:
         file: its ending names its format.
-        required, optional: columns to read; others are ignored.
+        required, optional: what to read; other columns are ignored.
+        columns: the file's column for each of them where it is named otherwise; None where it has none.
 
     Yields:
         Rows in order as trimmed text, null as empty; None for a row with the wrong number of fields. Bytes
@@ -39,43 +42,47 @@ def read_rows(file: Path, required: Sequence[str], optional: Sequence[str]) -> I
     name = file.name.lower()
     try:
         if name.endswith((".csv", ".csv.gz")):
-            yield from _read_csv(file, required, optional)
+            yield from _read_csv(file, lambda found: _known_columns(file, found, required, optional, columns))
         elif name.endswith((".parquet", ".pq")):
-            yield from _read_parquet(file, required, optional)
+            yield from _read_parquet(file, lambda found: _known_columns(file, found, required, optional, columns))
         else:
             raise LabelError(f"{file} is neither .csv, .csv.gz nor .parquet: save it as one of them.")
     except (csv.Error, zlib.error, EOFError, OSError, pa.ArrowException) as error:
         raise LabelError(f"{file} cannot be read, check it or export it again: {error}") from error
 
 
-def _read_csv(file: Path, required: Sequence[str], optional: Sequence[str]) -> Iterator[dict[str, str] | None]:
+def _read_csv(file: Path, choose: Callable[[list[str]], dict[str, str]]) -> Iterator[dict[str, str] | None]:
     open_text = gzip.open if file.name.lower().endswith(".gz") else open
     with open_text(file, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         lines = csv.reader(stream)
         header = [name.strip() for name in next(lines, [])]
-        columns = _known_columns(file, header, required, optional)
-        places = [(column, header.index(column)) for column in columns]
+        places = [(name, header.index(column)) for name, column in choose(header).items()]
         for fields in lines:
             if len(fields) == len(header):
-                yield {column: fields[place].strip() for column, place in places}
+                yield {name: fields[place].strip() for name, place in places}
             elif fields:
                 yield None
 
 
-def _read_parquet(file: Path, required: Sequence[str], optional: Sequence[str]) -> Iterator[dict[str, str]]:
+def _read_parquet(file: Path, choose: Callable[[list[str]], dict[str, str]]) -> Iterator[dict[str, str]]:
     with pq.ParquetFile(file) as source:
-        columns = _known_columns(file, source.schema_arrow.names, required, optional)
-        for batch in source.iter_batches(columns=columns):
-            texts = [column.cast(pa.string()).to_pylist() for column in batch.columns]
+        chosen = choose(source.schema_arrow.names)
+        # One column may carry two things, such as the query's text and its id.
+        for batch in source.iter_batches(columns=sorted(set(chosen.values()))):
+            texts = [batch.column(column).cast(pa.string()).to_pylist() for column in chosen.values()]
             for values in zip(*texts, strict=True):
-                yield {column: (value or "").strip() for column, value in zip(batch.schema.names, values, strict=True)}
+                yield {name: (value or "").strip() for name, value in zip(chosen, values, strict=True)}
 
 
-def _known_columns(file: Path, found: Sequence[str], required: Sequence[str], optional: Sequence[str]) -> list[str]:
-    missing = [column for column in required if column not in found]
+def _known_columns(
+    file: Path, found: list[str], required: Sequence[str], optional: Sequence[str], columns: Mapping[str, str | None]
+) -> dict[str, str]:
+    """The file's column for each thing that it has."""
+    wanted = {name: columns.get(name, name) for name in (*required, *optional)}
+    missing = [column or name for name, column in wanted.items() if name in required and column not in found]
     if missing:
         raise LabelError(
-            f"{file} has no column {', '.join(missing)} (it has {', '.join(found[:12]) or 'none'}): add it "
-            "or rename one; the layout is that of ESCI's official files."
+            f"{file} has no column {', '.join(missing)} (it has {', '.join(found[:12]) or 'none'}): add it, "
+            "or name the column that it has in relevance.columns; the default is the layout of ESCI's official files."
         )
-    return [column for column in (*required, *optional) if column in found]
+    return {name: column for name, column in wanted.items() if column in found and column is not None}

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -44,6 +45,8 @@ EXAMPLES_REQUIRED = ("query", "query_id", "product_id", "product_locale", "esci_
 EXAMPLES_OPTIONAL = ("small_version", "split")
 PRODUCTS_REQUIRED = ("product_id", "product_title", "product_locale")
 PRODUCTS_OPTIONAL = ("product_description", "product_bullet_point", "product_brand")
+# What a table in another layout may lack; see `read_labels`.
+DISPENSABLE = {"query_id", "product_locale"}
 
 # The official files have letters, the competition's had words.
 _GRADES = {
@@ -105,10 +108,12 @@ def read_labels(
     locale: str,
     *,
     small_only: bool = False,
+    columns: Mapping[str, str | None] = MappingProxyType({}),
+    grades: Mapping[str, str] = MappingProxyType({}),
     template: Sequence[str] = TEMPLATE,
     seed: int = 0,
 ) -> Labels:
-    """Read ESCI's `examples` and `products`, joined on (product_locale, product_id).
+    """Read ESCI's `examples` and `products`, joined on (product_locale, product_id), or tables in another layout.
 
     A query's split is the one its rows name; test where they name both, so that nothing judged in test is
     trained on; where they name none it is drawn by a hash of query_id, a fifth being test. Two query_ids with
@@ -119,20 +124,25 @@ def read_labels(
         products: the same with `PRODUCTS_REQUIRED`, perhaps `PRODUCTS_OPTIONAL`.
         locale: rows of other locales are not asked for; they are no bad labels.
         small_only: only rows with small_version 1, ESCI's ranking task.
+        columns: the files' column for each of ESCI's where it is named otherwise. None means there is none: without
+            query_id the query's text names it, without product_locale all rows are of the locale.
+        grades: what a value of the grade column means (E, S, C or I) beside ESCI's own letters and words.
         template: parts of the product text over title, brand and description; see `embedding.texts`.
         seed: of the split's hash.
 
     Raises:
         LabelError: a file is missing, unreadable or lacks a column, or has no row of this locale.
     """
-    rows, bad = _examples(Path(examples), locale, small_only)
-    catalogue = _Catalogue.read(Path(products), locale, {row["product_id"] for row in rows.values()}, template)
+    known = {**_GRADES, **{value.casefold(): grade for value, grade in grades.items()}}
+    rows, bad = _examples(Path(examples), locale, small_only, columns)
+    wanted = {row["product_id"] for row in rows.values()}
+    catalogue = _Catalogue.read(Path(products), locale, wanted, template, columns)
     judgements = []
     for number, row in rows.items():
-        if fault := _fault(row, catalogue):
+        if fault := _fault(row, catalogue, known):
             bad.append(_bad(number, row, *fault))
         else:
-            judgements.append(_judgement(number, row))
+            judgements.append(_judgement(number, row, known))
     judgements, renamed = _one_text_per_id(judgements)
     judgements, contradicted, repeated = _one_grade_per_pair(_one_id_per_text(judgements))
     splits = _splits(judgements, seed)
@@ -171,12 +181,27 @@ def query_hash(query_id: str, seed: int) -> float:
     return int.from_bytes(hashlib.sha256(f"{seed}:{query_id}".encode()).digest()[:8], "big") / 2**64
 
 
-def _examples(file: Path, locale: str, small_only: bool) -> tuple[dict[int, dict[str, str]], list[BadLabel]]:
+def _rows(
+    file: Path, required: Sequence[str], optional: Sequence[str], columns: Mapping[str, str | None], locale: str
+) -> Iterator[dict[str, str] | None]:
+    """Rows in ESCI's names, whatever the file's layout is."""
+    absent = {name for name in DISPENSABLE & set(required) if columns.get(name, name) is None}
+    for row in read_rows(file, [name for name in required if name not in absent], optional, columns):
+        if row is not None and "query_id" in absent:
+            row["query_id"] = row["query"]
+        if row is not None and "product_locale" in absent:
+            row["product_locale"] = locale
+        yield row
+
+
+def _examples(
+    file: Path, locale: str, small_only: bool, columns: Mapping[str, str | None]
+) -> tuple[dict[int, dict[str, str]], list[BadLabel]]:
     """The locale's rows by row number, and those with the wrong number of fields."""
     rows: dict[int, dict[str, str]] = {}
     bad: list[BadLabel] = []
     locales = set()
-    for number, row in enumerate(read_rows(file, EXAMPLES_REQUIRED, EXAMPLES_OPTIONAL), start=1):
+    for number, row in enumerate(_rows(file, EXAMPLES_REQUIRED, EXAMPLES_OPTIONAL, columns, locale), start=1):
         if row is None:
             message = f"row {number} of {file.name} has too few or too many fields: check its quotes and commas."
             bad.append(BadLabel(number, "", "", "wrong_fields", message))
@@ -217,9 +242,16 @@ class _Catalogue:
     broken: int = 0
 
     @classmethod
-    def read(cls, file: Path, locale: str, wanted: set[str], template: Sequence[str]) -> _Catalogue:
+    def read(
+        cls,
+        file: Path,
+        locale: str,
+        wanted: set[str],
+        template: Sequence[str],
+        columns: Mapping[str, str | None],
+    ) -> _Catalogue:
         catalogue = cls(file.name, locale, {}, set(), {})
-        for row in read_rows(file, PRODUCTS_REQUIRED, PRODUCTS_OPTIONAL):
+        for row in _rows(file, PRODUCTS_REQUIRED, PRODUCTS_OPTIONAL, columns, locale):
             if row is None:
                 catalogue.broken += 1
                 continue
@@ -233,7 +265,7 @@ class _Catalogue:
         return catalogue
 
 
-def _fault(row: Mapping[str, str], catalogue: _Catalogue) -> tuple[str, str] | None:
+def _fault(row: Mapping[str, str], catalogue: _Catalogue, grades: Mapping[str, str]) -> tuple[str, str] | None:
     """Rule and message of what makes this one row unusable, whatever the other rows say."""
     key, label, split = row["product_id"], row["esci_label"], row.get("split", "")
     where = f"{catalogue.name} for locale {catalogue.locale!r}"
@@ -243,8 +275,9 @@ def _fault(row: Mapping[str, str], catalogue: _Catalogue) -> tuple[str, str] | N
         return "blank_query", "the query is empty: fill it or remove the row."
     if not row["query_id"]:
         return "blank_query_id", "query_id is empty: fill it or remove the row."
-    if label.lower() not in _GRADES:
-        return "unknown_grade", f"the grade {label!r} is none of E, S, C, I: correct it."
+    if label.casefold() not in grades:
+        mend = "correct it, or say what it means in relevance.grades."
+        return "unknown_grade", f"the grade {label!r} is none of E, S, C, I: {mend}"
     if split.lower() not in {"", "train", "test"}:
         return (
             "unknown_split",
@@ -281,8 +314,8 @@ def _bad(number: int, row: Mapping[str, str], rule: str, message: str) -> BadLab
     return BadLabel(number, _readable(row["query"]), _readable(row["product_id"]), rule, _readable(message))
 
 
-def _judgement(number: int, row: Mapping[str, str]) -> _Judgement:
-    grade = _GRADES[row["esci_label"].lower()]
+def _judgement(number: int, row: Mapping[str, str], grades: Mapping[str, str]) -> _Judgement:
+    grade = grades[row["esci_label"].casefold()]
     split = row.get("split", "").lower()
     return _Judgement(number, row["query_id"], row["query"], row["product_id"], grade, split)
 

@@ -174,6 +174,41 @@ class Tables:
                 description=None if self.exists(spec) else spec.description,
             )
 
+    def remove(self, spec: TableSpec, keys: DataFrame, condition: str = "true", **slice: str) -> None:
+        """Remove the rows of a slice whose key is in `keys` and that meet a SQL condition on `t`, in one commit."""
+        view = f"removed_{uuid.uuid4().hex}"
+        same = " AND ".join(f"t.`{name}` = k.`{name}`" for name in spec.key)
+        statement = (
+            f"MERGE INTO delta.`{self.location(spec)}` t USING {view} k ON {_condition(spec, slice, 't.')} AND {same} "
+            f"WHEN MATCHED AND ({condition}) THEN DELETE"
+        )
+        keys.select(*spec.key).distinct().createOrReplaceTempView(view)
+        try:
+            self._commit(spec, lambda: self.spark.sql(statement), slice, None)
+        finally:
+            self.spark.catalog.dropTempView(view)
+
+    def delete(self, spec: TableSpec, **slice: str) -> None:
+        """Remove a slice in one commit."""
+        statement = f"DELETE FROM delta.`{self.location(spec)}` WHERE {_condition(spec, slice)}"
+        self._commit(spec, lambda: self.spark.sql(statement), slice, None)
+
+    def slices(self, spec: TableSpec) -> list[tuple[str, ...]]:
+        """The values of the partition columns that the table holds rows of, sorted; needs no Spark."""
+        from deltalake import DeltaTable
+
+        if not self.exists(spec):
+            return []
+        found = DeltaTable(self._rust_location(spec)).partitions()
+        return sorted({tuple(part[column] for column in spec.partition_by) for part in found})
+
+    def compact(self, spec: TableSpec) -> None:
+        """Join small files, and remove files that no version within Delta's retention needs."""
+        location = f"delta.`{self.location(spec)}`"
+        with self._lock(spec):
+            _retried(lambda: self.spark.sql(f"OPTIMIZE {location}"))
+            self.spark.sql(f"VACUUM {location}")
+
     def create(self, spec: TableSpec) -> None:
         """Create a table with its comments and constraints; an existing one is left alone."""
         columns = ", ".join(
@@ -426,5 +461,18 @@ def spool_dir(state: Path, name: str) -> Path:
 
     folder = state / "spool" / f"{name}-{os.getpid()}"
     shutil.rmtree(folder, ignore_errors=True)
+    for left in folder.parent.glob(f"{name}-*"):  # of a killed process
+        if not _runs(left.name.removeprefix(f"{name}-")):
+            shutil.rmtree(left, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
+
+
+def _runs(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, PermissionError):
+        return True  # no name of ours, or another user's process
+    except ProcessLookupError:
+        return False
+    return True

@@ -65,7 +65,7 @@ def test_the_embedders_of_a_flavour_are_replaced_not_mixed(tmp_path):
         (MINIMAL + "[spark]\ndriver_mem = '2g'\n", ["'spark.driver_mem'", "did you mean 'driver_memory'"]),
         (
             MINIMAL + "[embedders.gemma]\ndtype = 'float16'\n",
-            ["embedders.gemma.dtype", "'float32' or 'bfloat16'"],
+            ["embedders.gemma.dtype", "float16 is refused", "float32, or bfloat16"],
         ),
         (MINIMAL + "[embedders.gemma]\nmodl = 'x'\n", ["'embedders.gemma.modl'", "did you mean 'model'"]),
         (MINIMAL + "[training]\nlambda = 1\n", ["'training'", "'lambda'", "lambda_contrastive"]),

@@ -74,3 +74,15 @@ def test_row_counts_must_agree(tmp_path, x):
         write(tmp_path / "u", x, rows=9)
     with pytest.raises(TrainingSetError, match="no product with a vector"):
         write_training_set(tmp_path / "v", [], 0, [1.0], number, {})
+
+
+def test_several_embeddings_are_joined_by_weight(tmp_path, x):
+    """The cosine of two training rows is the weighted mean of their cosines in each embedding."""
+    a = x / np.linalg.norm(x, axis=1, keepdims=True)
+    b = np.roll(a, 3, axis=0)[:, :3]
+    b = b / np.linalg.norm(b, axis=1, keepdims=True)
+    both = [t.append_column("vector_1", pa.array([row.tobytes() for row in b])) for t in tables(a, 1)]
+    manifest = write_training_set(tmp_path / "t", both, len(a), [3.0, 1.0], number, {"release": "r1"})
+    joined = load_training_set(tmp_path / "t").vectors
+    assert manifest["dimension"] == 7
+    assert np.allclose(joined @ joined.T, 0.75 * a @ a.T + 0.25 * b @ b.T, atol=1e-6)

@@ -4,8 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from sid_pipeline.embedding.model import vector_faults
-from sid_pipeline.embedding.vectors import join, matrix
+from sid_pipeline.embedding.vectors import binary, join, matrix, unit, vector_faults
 
 
 def column(x):
@@ -45,3 +44,17 @@ def test_unusable_vectors_are_told_apart():
     assert faults[0] is None
     assert "zero" in faults[1]
     assert "NaN" in faults[2] and "NaN" in faults[3]
+
+
+def test_binary_is_the_reverse_of_matrix_and_nulls_what_is_faulty():
+    x = np.random.default_rng(2).standard_normal((4, 3)).astype(np.float32)
+    assert np.array_equal(matrix(binary(x)), x)
+    some = binary(x, [None, "the vector is zero", None, None])
+    assert some.to_pylist() == [x[0].tobytes(), None, x[2].tobytes(), x[3].tobytes()]
+
+
+def test_unit_leaves_what_has_no_direction():
+    x = np.array([[3, 4], [0, 0], [np.nan, 1]], np.float32)
+    scaled = unit(x)
+    assert np.allclose(scaled[0], [0.6, 0.8])
+    assert not scaled[1].any() and np.isnan(scaled[2, 0])

@@ -25,10 +25,8 @@ from sid_pipeline.relevance.finetune import (
     ranking_loss,
 )
 from sid_pipeline.relevance.labels import pairs_table
+from sid_pipeline_tests.tiny_models import COLOURS, THINGS, TRANSLATED, judgements, tiny_bert
 
-# What queries and what products call the same thing: an untrained model cannot know.
-COLOURS = {"red": "rouge", "blue": "bleu", "green": "vert", "black": "noir", "white": "blanc", "pink": "rose"}
-THINGS = {"tea": "thé", "soap": "savon", "rice": "riz", "milk": "lait"}
 CONFIG = FineTuneConfig(
     contrastive_epochs=6,
     ranking_epochs=6,
@@ -51,49 +49,12 @@ def pair(query: str, text: str, grade: str) -> dict[str, str]:
 
 
 def learnable_pairs() -> pa.Table:
-    """A query names a colour and a thing: both right is E, the thing S, the colour C, neither I."""
-    colours, things = list(COLOURS), list(THINGS)
-    rows = []
-    for place, colour in enumerate(colours):
-        for number, thing in enumerate(things):
-            query, right, kind = f"{colour} {thing}", COLOURS[colour], THINGS[thing]
-            wrong, other_kind = COLOURS[colours[place - 1]], THINGS[things[number - 1]]
-            texts = (f"{kind} {right}", f"{kind} {wrong}", f"{other_kind} {right}", f"{other_kind} {wrong}")
-            rows += [pair(query, text, grade) for text, grade in zip(texts, "ESCI", strict=True)]
-    return pairs_table(rows)
+    return pairs_table(pair(row["query"], row["text"], row["grade"]) for row in judgements(COLOURS, THINGS))
 
 
 @pytest.fixture(scope="module")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A two-layer BERT with mean pooling in sentence-transformers' folder format."""
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import Whitespace
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("tiny")
-    words = ["[PAD]", "[UNK]", *COLOURS, *COLOURS.values(), *THINGS, *THINGS.values()]
-    tokenizer = Tokenizer(WordLevel({word: place for place, word in enumerate(words)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = Whitespace()
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_max_length=32
-    ).save_pretrained(folder / "bert")
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(words),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=32,
-    )
-    BertModel(config).save_pretrained(folder / "bert")
-    # A folder without sentence-transformers' own files gets mean pooling.
-    model = SentenceTransformer(str(folder / "bert"), device="cpu")
-    model.save_pretrained(str(folder / "model"), create_model_card=False)
-    return folder / "model"
+    return tiny_bert(tmp_path_factory.mktemp("tiny"), TRANSLATED, spread=0.02)
 
 
 def load(folder: Path) -> Any:

@@ -20,6 +20,7 @@ from sid_pipeline.relevance.labels import PAIRS, Labels, product_text, query_has
 
 SHARED = Path(os.environ.get("SID_SHARED") or Path(__file__).resolve().parents[4] / "shared")
 MINI = SHARED / "data" / "esci_mini"
+CHORUS = SHARED / "data" / "chorus_icecat"
 
 
 def example(number: int, product: str, label: str = "E", **changes: Any) -> dict[str, Any]:
@@ -141,7 +142,9 @@ def test_every_bad_label_is_listed_with_its_rule_and_the_others_go_on(tmp_path: 
         (9, "two_queries"),
         (10, "unknown_split"),
     ]
-    assert labels.bad[0].message == "the grade 'X' is none of E, S, C, I: correct it."
+    assert labels.bad[0].message == (
+        "the grade 'X' is none of E, S, C, I: correct it, or say what it means in relevance.grades."
+    )
     assert "'gone' is not in products.csv for locale 'us'" in labels.bad[1].message
     assert "'es'" in labels.bad[2].message
     assert labels.pairs["product_id"].to_pylist() == ["A", "B"]
@@ -295,3 +298,52 @@ def test_real_rows(tmp_path: Path) -> None:
     rows = sum(locale == "us" for locale in table["product_locale"].to_pylist())
     assert len(labels.pairs) + len(labels.bad) + labels.repeated == rows
     assert len(labels.pairs) > 50
+
+
+def test_any_table_of_query_product_and_grade(tmp_path: Path) -> None:
+    """Numbers as grades, other column names, no locale, no query ids, no split."""
+    pq.write_table(
+        pa.table({"q": ["rye", "rye", "milk", "milk"], "sku": [1, 2, 1, 3], "rating": [3.0, 0.0, 1.0, 7.0]}),
+        tmp_path / "ratings.parquet",
+    )
+    pq.write_table(pa.table({"sku": [1, 2, 3], "name": ["rye bread", "milk", "tea"]}), tmp_path / "products.parquet")
+    none = dict.fromkeys(
+        ["query_id", "product_locale", "split", "small_version", "product_brand", "product_description",
+         "product_bullet_point"]
+    )  # fmt: skip
+    labels = read_labels(
+        tmp_path / "ratings.parquet",
+        tmp_path / "products.parquet",
+        "any",
+        columns={"query": "q", "product_id": "sku", "esci_label": "rating", "product_title": "name", **none},
+        grades={"3": "E", "2": "S", "1": "C", "0": "I"},
+    )
+    found = [(row["query_id"], row["text"], row["grade"]) for row in labels.pairs.to_pylist()]
+    assert found == [("milk", "rye bread", "C"), ("rye", "rye bread", "E"), ("rye", "milk", "I")]
+    assert [(bad.row, bad.rule) for bad in labels.bad] == [(4, "unknown_grade")]
+
+
+def test_a_missing_column_of_another_layout_names_the_setting(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"q": ["rye"], "sku": ["1"]}), tmp_path / "ratings.parquet")
+    with pytest.raises(LabelError, match=r"no column query_id, product_locale, esci_label.*relevance\.columns"):
+        read_labels(
+            tmp_path / "ratings.parquet", tmp_path / "p.parquet", "us", columns={"query": "q", "product_id": "sku"}
+        )
+
+
+@pytest.mark.skipif(not CHORUS.exists(), reason="../shared/data/chorus_icecat is absent")
+def test_real_ratings_in_another_layout() -> None:
+    none = dict.fromkeys(["query_id", "product_locale", "split", "small_version", "product_bullet_point"])
+    labels = read_labels(
+        CHORUS / "judgements.parquet",
+        CHORUS / "products.parquet",
+        "any",
+        columns={
+            "esci_label": "rating", "product_title": "title", "product_brand": "brand",
+            "product_description": "short_description", **none,
+        },
+        grades={"3": "E", "2": "S", "1": "C", "0": "I"},
+    )  # fmt: skip
+    assert len(labels.pairs) + labels.repeated + len(labels.bad) == 1801
+    assert len(labels.pairs) > 1790 and all(bad.message for bad in labels.bad)
+    assert set(labels.pairs["split"].to_pylist()) == {"train", "test"}

@@ -1,0 +1,229 @@
+"""Measures what embedding a catalogue costs.
+
+    python bench/embedding.py speed [--texts N] [--workers N]     against plain SentenceTransformer.encode
+    python bench/embedding.py night [--products N] [--changed S]  the stage in full, and with a share changed
+    python bench/embedding.py memory [--rows N N]                 peak memory of the streamed run
+    python bench/embedding.py dtypes [--texts N]                  float32 against bfloat16
+
+`speed` encodes Instacart's names (read in place from SID_SHARED, default: ../shared beside the project; skipped where
+absent) by the library as it comes and by the stage's own run, worker processes' start, spooling and all, one after the
+other in one process tree. `night` makes a sample catalogue, runs the real asset on it, changes some products and runs
+it on the next day. `memory` streams many short texts through a tiny model in a fresh process for each number of rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from sid_pipeline.embedding.batches import padded_tokens  # noqa: E402
+from sid_pipeline.embedding.model import Embedder, resolve_model  # noqa: E402
+from sid_pipeline.embedding.run import embed  # noqa: E402
+from sid_pipeline.embedding.texts import text_hash  # noqa: E402
+from sid_pipeline.embedding.vectors import matrix  # noqa: E402
+from sid_pipeline.settings import EmbedderSettings  # noqa: E402
+
+INSTACART = Path(os.environ.get("SID_SHARED") or ROOT.parent / "shared") / "data/instacart/products.parquet"
+MINILM = EmbedderSettings(device="cpu")
+DAY1, DAY2 = "2026-01-05", "2026-01-06"
+
+
+def write_texts(folder: Path, texts: list[str]) -> Path:
+    folder.mkdir()
+    table = pa.table({"text_hash": [text_hash(text) for text in texts], "text": texts})
+    pq.write_table(table, folder / "part.parquet", row_group_size=10_000)
+    return folder
+
+
+def run_stage(texts: Path, scratch: Path, settings: EmbedderSettings, workers: int | None) -> tuple[Any, pa.Table]:
+    """The stage's own run without Spark: committed files go into one table."""
+    parts: list[pa.Table] = []
+    (scratch / "spool").mkdir()
+    work = embed(
+        texts, scratch / "spool", settings, ROOT, lambda files: parts.extend(map(pq.read_table, files)), workers=workers
+    )
+    return work, pa.concat_tables(parts)
+
+
+def names(limit: int | None) -> list[str] | None:
+    if not INSTACART.is_file():
+        print(f"skipped: {INSTACART} is absent")
+        return None
+    found = pq.read_table(INSTACART, columns=["product_name"])["product_name"].to_pylist()[:limit]
+    return list(dict.fromkeys(found))
+
+
+def speed(arguments: argparse.Namespace) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    texts = names(arguments.texts)
+    if texts is None:
+        return
+    plain = SentenceTransformer(resolve_model(MINILM.model, ROOT), device="cpu")
+    plain.max_seq_length = MINILM.max_tokens
+    plain.encode(texts[:64])
+    started = time.monotonic()
+    expected = plain.encode(texts, normalize_embeddings=True)
+    library = time.monotonic() - started
+    lengths = np.array([len(ids) for ids in plain.tokenizer(texts)["input_ids"]])
+    by_characters = np.argsort([-len(text) for text in texts], kind="stable")
+    batches = [by_characters[start : start + 32] for start in range(0, len(texts), 32)]
+    waste = 1 - lengths.sum() / padded_tokens(lengths, batches)
+    del plain
+    print(f"SentenceTransformer.encode  {len(texts) / library:7.0f} texts/s  padding {waste:.1%}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        source = write_texts(Path(folder) / "texts", texts)
+        work, table = run_stage(source, Path(folder), MINILM, arguments.workers)
+    order = {hash: row for row, hash in enumerate(table["text_hash"].to_pylist())}
+    vectors = matrix(table["vector"])[[order[text_hash(text)] for text in texts]]
+    cosine = (vectors * expected).sum(axis=1).min()
+    print(f"the stage's run             {work.texts / work.seconds:7.0f} texts/s  padding {work.padding:.1%}")
+    print(f"ratio {library / work.seconds:.2f}; smallest cosine between the two {cosine:.7f}; {len(texts)} texts")
+
+
+def dtypes(arguments: argparse.Namespace) -> None:
+    texts = names(arguments.texts or 5000)
+    if texts is None:
+        return
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        embedder = Embedder.load(MINILM.model_copy(update={"dtype": dtype}), ROOT)
+        embedder.encode(texts[:256])
+        started = time.monotonic()
+        found[dtype] = embedder.encode(texts)
+        print(f"{dtype}: {len(texts) / (time.monotonic() - started):.0f} texts/s", flush=True)
+    cosine = (found["float32"] * found["bfloat16"]).sum(axis=1)
+    print(f"cosine between the two: smallest {cosine.min():.6f}, mean {cosine.mean():.6f}")
+    nearest = [np.argsort(-(v[:1000] @ v.T), axis=1)[:, 1:11] for v in found.values()]
+    kept = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(*nearest, strict=True)])
+    print(f"of the 10 nearest of 1,000 names, {kept:.1%} are the same")
+
+
+def night(arguments: argparse.Namespace) -> None:
+    import gzip
+
+    import dagster as dg
+    from pyspark.sql import functions as F
+
+    from sid_pipeline.assets.embeddings import embedding_assets
+    from sid_pipeline.receipts import Receipt
+    from sid_pipeline.resources.warehouse import Warehouse
+    from sid_pipeline.sample import generate
+    from sid_pipeline.schemas import PRODUCTS
+    from sid_pipeline.settings import Settings
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        generate(folder / "data", products=arguments.products)
+        plain = folder / "products.csv"
+        plain.write_bytes(gzip.decompress((folder / f"data/catalogue/{DAY1}/products.csv.gz").read_bytes()))
+        settings = Settings.model_validate(
+            {
+                "root": folder,
+                "source": {"products": "products.csv"},
+                "embedders": {
+                    "esci": {
+                        "template": ["{title}", "{brand}", "{size}", "{description}"],
+                        "max_tokens": 64,
+                        "device": "cpu",
+                    }
+                },
+                "flavours": {"esci": {"description": "bench", "embedders": {"esci": 1.0}}},
+            }
+        )
+        warehouse = Warehouse(settings)
+        spark = warehouse.spark
+        raw = spark.read.csv(str(plain), header=True, escape='"').where("length(product_id) = 7")
+        raw = raw.dropDuplicates(["product_id"]).where("title IS NOT NULL")
+        missing = {c.name: c.type for c in PRODUCTS.columns if c.name not in {"snapshot", *raw.columns}}
+        first = raw.select("*", *[F.lit(None).cast(t).alias(n) for n, t in missing.items()])
+        first = first.drop("category").withColumn("category", F.lit(None).cast("array<string>"))
+        first = first.withColumn("text_hash", F.sha2(F.concat_ws("|", "title", "description"), 256))
+        warehouse.tables.replace(PRODUCTS, first.select(*[c for c in PRODUCTS.column_names[1:]]), snapshot=DAY1)
+        before = warehouse.tables.read(PRODUCTS, snapshot=DAY1)
+        bucket = F.pmod(F.xxhash64("product_id"), F.lit(10_000))
+        changed = bucket < int(10_000 * arguments.changed)
+        new_title = F.when(changed, F.concat("title", F.lit(" new"))).otherwise(F.col("title"))
+        warehouse.tables.replace(PRODUCTS, before.withColumn("title", new_title), snapshot=DAY2)
+        touched = before.where(changed).count()
+        for day in (DAY1, DAY2):
+            warehouse.receipts.put(Receipt("products", day, {}, day))
+            started = time.monotonic()
+            with dg.DagsterInstance.ephemeral() as instance:
+                result = dg.materialize(
+                    embedding_assets(settings), instance=instance, partition_key=day, resources={"warehouse": warehouse}
+                )
+            (event,) = result.asset_materializations_for_node("esci_embeddings")
+            figures = {name: value.value for name, value in event.metadata.items()}
+            seconds = time.monotonic() - started
+            print(
+                f"{day}: {seconds:.1f} s, {figures['dagster/row_count']} products, {figures['distinct texts']} "
+                f"distinct texts, {figures['encoded now']} encoded, padding {figures['padding share']:.1%}",
+                flush=True,
+            )
+            if day == DAY1:
+                full = seconds
+        print(f"{touched} products changed; the night took {seconds / full:.1%} of the full run")
+        log = list((warehouse.state / "tables/embeddings").rglob("*.parquet"))
+        print(f"files in the store: {len(log)}")
+        spark.stop()
+
+
+def memory(arguments: argparse.Namespace) -> None:
+    for rows in arguments.rows:
+        command = [sys.executable, __file__, "one-memory", "--rows", str(rows)]
+        subprocess.run(command, check=True)
+
+
+def one_memory(arguments: argparse.Namespace) -> None:
+    from sid_pipeline_tests.tiny_models import WORDS, tiny_bert
+
+    (rows,) = arguments.rows
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = tiny_bert(folder / "model", WORDS)
+        (folder / "texts").mkdir()
+        draw = np.random.default_rng(0)
+        schema = pa.schema([("text_hash", pa.string()), ("text", pa.string())])
+        with pq.ParquetWriter(folder / "texts/part.parquet", schema) as writer:
+            for start in range(0, rows, 10_000):
+                texts = [" ".join(draw.choice(WORDS, 8)) + f" {start + i}" for i in range(10_000)]
+                writer.write_table(pa.table({"text_hash": list(map(text_hash, texts)), "text": texts}))
+        settings = EmbedderSettings(model=str(model), device="cpu")
+        (folder / "spool").mkdir()
+        begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        work = embed(folder / "texts", folder / "spool", settings, folder, lambda files: None, workers=1)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(f"{work.texts} texts: peak {peak / 1024:.0f} MB ({(peak - begin) / 1024:.0f} MB above the start)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["speed", "night", "memory", "dtypes", "one-memory"])
+    parser.add_argument("--texts", type=int)
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--products", type=int, default=100_000)
+    parser.add_argument("--changed", type=float, default=0.01)
+    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 400_000])
+    arguments = parser.parse_args()
+    {"speed": speed, "night": night, "memory": memory, "dtypes": dtypes, "one-memory": one_memory}[arguments.what](
+        arguments
+    )
+
+
+if __name__ == "__main__":
+    main()
