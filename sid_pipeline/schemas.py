@@ -167,6 +167,30 @@ SNAPSHOT_CLEANINGS = TableSpec(
     partition_by=("snapshot",),
 )
 
+CLEANING_CALLS = TableSpec(
+    "cleaning_calls",
+    "Every answer of a language model as it came, with what it cost: the ledger of cleaning, and its raw responses.",
+    (
+        _k("cleaner_id", "string", "cleaner, model, prompt and schema versions"),
+        _k("call_id", "string", "the call; the answer of a batch job keeps its id however often it is collected"),
+        _k("run_id", "string", "the Dagster run that paid for it"),
+        _k("at", "timestamp", "when the answer was read"),
+        _k("day", "string", "the UTC day of `at`"),
+        _k("provider", "string", "the service"),
+        _k("model", "string", "the model as the service names it in its answer"),
+        _k("mode", "string", "sync or batch"),
+        _k("text_hashes", "array<string>", "the texts that were asked for"),
+        _k("outcome", "string", "ok, or why the answer could not be used"),
+        _k("detail", "string", "what is wrong with it, in words"),
+        _k("raw", "string", "the answer as it came"),
+        _k("input_tokens", "bigint", "tokens of the request"),
+        _k("output_tokens", "bigint", "tokens of the answer, thinking included"),
+        _c("cost", "double", "US dollars by the price table of the settings; null where the model has no price there"),
+    ),
+    key=("call_id",),
+    partition_by=("cleaner_id",),
+)
+
 EMBEDDED_PRODUCTS = TableSpec(
     "embedded_products",
     "What was embedded for each product of a snapshot, by embedder: joins products to vectors by text_hash.",
@@ -339,6 +363,7 @@ ALL_TABLES: dict[str, TableSpec] = {
         OFFERS,
         CLEANED_ATTRIBUTES,
         SNAPSHOT_CLEANINGS,
+        CLEANING_CALLS,
         EMBEDDED_PRODUCTS,
         EMBEDDINGS,
         RELEASES,

@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -116,7 +117,9 @@ class Batches:
             for text in texts:
                 file.write(json.dumps([text.text_hash, vars(text.product)], ensure_ascii=False) + "\n")
         note = self._folder / f"{name}.job.json"
-        write_atomically(note, to_json({"job": None, "display_name": f"sid-cleaning-{name}-{tries}", "tries": tries}))
+        # Never the name of another try: a job is looked up by it.
+        display_name = f"sid-cleaning-{uuid.uuid4().hex}"
+        write_atomically(note, to_json({"job": None, "display_name": display_name, "tries": tries}))
         return note
 
     async def _start(self, note: Path) -> dict[str, Any]:

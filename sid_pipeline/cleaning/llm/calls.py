@@ -31,6 +31,7 @@ class Policy:
         deadline: seconds for one text, its retries included.
         outage: seconds without any success after which the service counts as down for this run.
         longest: seconds that the run's calls may take in all; None is no limit.
+        first_delay: seconds before a second try, at most; later ones double it.
     """
 
     in_flight: int = 32
@@ -60,7 +61,7 @@ class Calls:
         self.noted: Stopped | None = None
         self.policy = policy
         self._random = random.Random(seed)
-        self._breaker = _Breaker(policy.outage)
+        self._breaker = _Breaker(2 * policy.first_delay)
         self._started = time.monotonic()
         self._usable: deque[bool] = deque(maxlen=UNUSABLE_WINDOW)
 
@@ -181,11 +182,11 @@ _MEND = {
 class _Breaker:
     """Closed: calls pass. Open: none does for a while. Then one probes, and its outcome decides."""
 
-    def __init__(self, outage: float) -> None:
+    def __init__(self, cooldown: float) -> None:
         self._closed = False
         self._probing = False
         self._open_until = 0.0
-        self._cooldown = self._first = min(1.0, outage / 10)
+        self._cooldown = self._first = cooldown
         self._recent: deque[bool] = deque(maxlen=WINDOW)
         self._last_success = time.monotonic()
         self._changed = asyncio.Event()

@@ -28,6 +28,7 @@ class Failure(str, Enum):
     UNUSABLE = "most answers unusable"
     BUDGET = "budget spent"
     TIME = "time is up"
+    ABORTED = "run failed"
 
 
 TRANSIENT = frozenset({Failure.RATE_LIMITED, Failure.TIMEOUT, Failure.SERVER, Failure.EXPIRED})

@@ -96,6 +96,11 @@ def records(segment: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
+def call_rows(held: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of the ledger, without their cleaner_id."""
+    return [{**record["call"], "at": datetime.fromisoformat(record["call"]["at"])} for record in held]
+
+
 def call_record(
     answer: Answer,
     *,

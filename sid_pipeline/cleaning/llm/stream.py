@@ -72,15 +72,15 @@ class Stream:
         self._outcome = outcome
 
     async def run(self, texts: Iterable[Text], in_flight: int) -> None:
-        """Clean the texts. Where the run is stopped, the texts not yet asked for are left alone."""
+        """Clean the texts. Where the run is stopped, the texts not yet asked for are left alone.
+
+        When something of our own fails (a commit, the disk), requests in flight still end: they are paid for.
+        """
         groups = grouped(texts, self._per_prompt)
-        workers = [asyncio.create_task(self._work(groups)) for _ in range(in_flight)]
-        try:
-            await asyncio.gather(*workers)
-        finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+        ended = await asyncio.gather(*(self._work(groups) for _ in range(in_flight)), return_exceptions=True)
+        for error in ended:
+            if isinstance(error, BaseException):
+                raise error
 
     async def _work(self, groups: Iterator[list[Text]]) -> None:
         for group in groups:
@@ -88,11 +88,14 @@ class Stream:
                 return
             try:
                 await self.clean(group)
+                if self._spool is not None:
+                    await self._spool.breathe()
             except Stopped as stopped:
                 self.give_up(group, stopped.failure, str(stopped))
                 return
-            if self._spool is not None:
-                await self._spool.breathe()
+            except Exception as error:
+                self.calls.stop(Failure.ABORTED, f"{type(error).__name__}: {error}")
+                raise
 
     async def clean(self, group: Sequence[Text]) -> None:
         """Clean the texts of one request; those that fail in company are asked again alone.
