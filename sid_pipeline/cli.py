@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from sid_pipeline.commands.clean import clean_command
 from sid_pipeline.commands.promotion import promotion_commands
 from sid_pipeline.commands.release import release_commands
 from sid_pipeline.commands.taxonomy import taxonomy_commands
@@ -137,6 +138,7 @@ def _settings() -> Settings:
         raise click.ClickException(str(error)) from error
 
 
+main.add_command(clean_command(_settings))
 main.add_command(taxonomy_commands(_settings))
 main.add_command(release_commands(_settings))
 for _command in promotion_commands(_settings):

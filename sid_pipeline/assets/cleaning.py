@@ -4,8 +4,6 @@ The rules clean in Spark. A language model is asked from here, many requests at 
 falls back to its last good cleaning, else to the rules, so that the night goes on.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -121,7 +119,7 @@ def _learn_lexicon(warehouse: Warehouse, snapshot: str) -> None:
     scratch.replace(warehouse.lexicon)
 
 
-def _llm_cleaner(warehouse: Warehouse) -> LlmCleaner:
+def _llm_cleaner(warehouse: Warehouse) -> "LlmCleaner":
     from sid_pipeline.resources.llm import llm_cleaner
 
     return llm_cleaner(warehouse.settings)
@@ -134,7 +132,7 @@ class _Night:
     warehouse: Warehouse
     snapshot: str
     rules: RulesCleaner
-    model: LlmCleaner | None
+    model: "LlmCleaner | None"
     run_id: str
 
     def clean(self, context: dg.AssetExecutionContext) -> Outcome:
@@ -149,28 +147,28 @@ class _Night:
         self.warehouse.tables.replace(SNAPSHOT_CLEANINGS, used, snapshot=self.snapshot)
         return self._outcome(cleaned, report)
 
-    def _texts(self) -> DataFrame:
+    def _texts(self) -> "DataFrame":
         """The distinct texts of the snapshot."""
         from sid_pipeline.cleaning.run import TEXT_COLUMNS
 
         products = self.warehouse.tables.read(PRODUCTS, snapshot=self.snapshot)
         return products.select(*TEXT_COLUMNS).dropDuplicates(["text_hash"])
 
-    def _missing(self, texts: DataFrame, cleaner_id: str) -> DataFrame:
+    def _missing(self, texts: "DataFrame", cleaner_id: str) -> "DataFrame":
         """The texts that a cleaner has not cleaned on any night."""
         table, tables = self.warehouse.cleaned, self.warehouse.tables
         if not tables.exists(table):
             return texts
         return texts.join(tables.read(table, cleaner_id=cleaner_id).select("text_hash"), "text_hash", "left_anti")
 
-    def _by_rules(self, texts: DataFrame) -> int:
+    def _by_rules(self, texts: "DataFrame") -> int:
         from sid_pipeline.cleaning.run import clean
 
         warehouse = self.warehouse
         cleaned = clean(self._missing(texts, self.rules.id), self.rules, warehouse.schema)
         return warehouse.tables.append(warehouse.cleaned, cleaned, cleaner_id=self.rules.id)
 
-    def _used(self, cleaner_id: str) -> DataFrame:
+    def _used(self, cleaner_id: str) -> "DataFrame":
         from pyspark.sql import functions as F
 
         used = self._texts().select("text_hash", F.lit(cleaner_id).alias("cleaner_id"))
@@ -178,7 +176,7 @@ class _Night:
 
     # By a language model
 
-    def _by_model(self, model: LlmCleaner, context: dg.AssetExecutionContext) -> tuple[Report, int, Path]:
+    def _by_model(self, model: "LlmCleaner", context: dg.AssetExecutionContext) -> "tuple[Report, int, Path]":
         """Ask for what is missing; also the file that says why a text was not cleaned."""
         from sid_pipeline.cleaning.llm.spool import Spool
 
@@ -197,7 +195,7 @@ class _Night:
             missing.write.parquet(str(folder / "texts"))
             number = _count(folder / "texts")
 
-            def outcome(text: Text, result: Any) -> None:
+            def outcome(text: "Text", result: Any) -> None:
                 sentence = getattr(result, "sentence", None)
                 if sentence is not None:
                     why.write(json.dumps({"text_hash": text.text_hash, "reason": f"{result.failure}: {sentence}"}))
@@ -215,7 +213,7 @@ class _Night:
             self._alert(context, report)
         return report, report.counts.cleaned, reasons
 
-    def _used_with_fallback(self, model: LlmCleaner, reasons: Path, report: Report) -> DataFrame:
+    def _used_with_fallback(self, model: "LlmCleaner", reasons: Path, report: "Report") -> "DataFrame":
         """What stands for each text: the model's cleaning, else an earlier model's that it had, else the rules'."""
         from pyspark.sql import functions as F
 
@@ -245,7 +243,7 @@ class _Night:
         asked = self._used(model.id).join(done, "text_hash", "left_semi")
         return asked.unionByName(fallback)
 
-    def _last_good(self, cleaner_id: str) -> DataFrame | None:
+    def _last_good(self, cleaner_id: str) -> "DataFrame | None":
         """The cleaning by an earlier model that the newest earlier snapshot used for a text, where there was one."""
         from pyspark.sql import functions as F
 
@@ -261,7 +259,7 @@ class _Night:
         held = tables.read(self.warehouse.cleaned).select("text_hash", F.col("cleaner_id").alias("last_good"))
         return newest.join(held, ["text_hash", "last_good"], "left_semi")
 
-    def _alert(self, context: dg.AssetExecutionContext, report: Report) -> None:
+    def _alert(self, context: dg.AssetExecutionContext, report: "Report") -> None:
         """Tell a person where one must mend something; whatever stopped the run stands in its log."""
         from sid_pipeline.alerts import Alert, AlertNotSent, send
         from sid_pipeline.cleaning.llm.provider import FATAL, Failure
@@ -286,7 +284,7 @@ class _Night:
 
     # What people see
 
-    def _outcome(self, cleaned: int, report: Report | None) -> Outcome:
+    def _outcome(self, cleaned: int, report: "Report | None") -> Outcome:
         from pyspark.sql import functions as F
 
         warehouse, cleaner = self.warehouse, self.model or self.rules
@@ -362,7 +360,7 @@ class _Night:
         given_up = Ledger(self.warehouse, self.model.id).given_up()
         return fallback if given_up is None else max(0, fallback - given_up.count())
 
-    def _check(self, report: Report, fallback: int, texts: int) -> Check:
+    def _check(self, report: "Report", fallback: int, texts: int) -> Check:
         if report.stopped is None:
             sentence = f"{report.counts.cleaned} texts were cleaned in {report.calls} calls"
         else:
@@ -374,7 +372,7 @@ class _Night:
             {"fallback texts": fallback, "texts": texts, **{f"failed: {k}": v for k, v in report.failures.items()}},
         )
 
-    def _money(self, report: Report) -> dict[str, Any]:
+    def _money(self, report: "Report") -> dict[str, Any]:
         """Tokens and dollars of this run, and of the last days."""
         counts = report.counts
         return {
@@ -433,7 +431,7 @@ class Ledger:
         )
         return found["text_hash"].to_pylist()
 
-    def given_up(self) -> DataFrame | None:
+    def given_up(self) -> "DataFrame | None":
         """The texts that are not asked for again; None before any call."""
         from pyspark.sql import functions as F
 
@@ -467,7 +465,7 @@ class Ledger:
         return markdown_table([row.asDict() for row in days.limit(14).collect()])
 
 
-def _stream(folder: Path) -> Iterator[Text]:
+def _stream(folder: Path) -> "Iterator[Text]":
     """Texts of a Parquet folder, a few at a time."""
     import pyarrow.dataset as ds
 

@@ -34,6 +34,7 @@ for _names, _unit, _factor in [
     ("m mtr mtrs metre metres meter meters", "cm", 100.0),
     ("inch inches \"", "cm", 2.54),
     ("ft feet foot", "cm", 30.48),
+    ("yd yds yard yards", "cm", 91.44),
 ]:  # fmt: skip
     for _name in _names.split():
         _MEASURES[_name] = (_unit, _factor)  # type: ignore[assignment]
@@ -52,7 +53,7 @@ _PIECES = word_set(
 _PACKAGES = word_set(
     "pack packs pk pks pkt pkts packet packets can cans bottle bottles pouch pouches carton cartons jar "
     "jars tin tins "
-    "box boxes cup cups pot pots tub tubs tube tubes"
+    "box boxes cups pot pots tub tubs tube tubes"
 )
 _BAGS = ("tea bags", "teabags", "bags", "bag")
 
@@ -67,12 +68,12 @@ _MEASURE = (
     r"kilograms?|kilos?|kgs?|grammes?|grams?|gramm|grms?|gms?|gr|g|"
     r"fl(?:uid)?\.?[ -]?(?:oz|ounces?)|floz|ounces?|ozs?|onz|pounds?|lbs?|"
     r"millilit(?:er|re)s?|mls?|cc|cl|dl|lit(?:er|re)s?|ltrs?|lt|l|pints?|pt|quarts?|qt|gallons?|gal|"
-    r"centimet(?:er|re)s?|cms?|mm|met(?:er|re)s?|mtrs?|m|inch(?:es)?|feet|foot|ft"
+    r"centimet(?:er|re)s?|cms?|mm|met(?:er|re)s?|mtrs?|m(?!\+)|yards?|yds?|inch(?:es)?|feet|foot|ft"
 )
 _COUNT = "|".join(
     sorted((re.escape(name) for name in (*_PIECES, *_PACKAGES, *_BAGS)), key=lambda name: (-len(name), name))
 )
-_BEFORE = r"(?<![\w.,/$£€#])"
+_BEFORE = r"(?<![\w.,/$£€#\"])(?<!\d:)(?<!in-)"  # no part of a longer number, a price, a scale
 
 _QUANTITY = re.compile(
     _BEFORE
@@ -95,19 +96,21 @@ _QUANTITY = re.compile(
     # 1 lb 4 oz
     rf"|(?P<lb>\d+)[ -]?lbs?\.?,? (?P<lb_oz>\d+(?:\.\d+)?)[ -]?oz\.?(?!\w)"
     # 500 g, 1,5 L, 12 oz, 4pk, 12 ct
-    rf"|(?P<n>{_NUMBER})[ -]?(?P<unit>{_MEASURE}|\"|{_COUNT})(?![\w%])(?!'\w)\.?"
+    rf"|(?P<n>{_NUMBER})[ -]?(?P<unit>{_MEASURE}|\"|{_COUNT})(?![\w%])(?!'\w|/m|\+(?![ a-z\d]))\.?"
+    rf"|(?P<packs>\d{{1,3}}) (?:packs?|boxes|bags|sets) of (?P<packs_of>\d{{1,3}})(?!\w)"
     rf"|^(?P<single>each)$"
-    rf"|[x*] ?(?P<x_n>\d{{1,3}})(?![\w.,])"
+    rf"|qty\.?:? ?(?P<qty>\d{{1,3}})(?!\w)"
+    rf"|(?<!\d )[x*] ?(?P<x_n>\d{{1,3}})(?!\w|[.,-]\w)"
     rf")",
 )  # fmt: skip
 
 _RANGE = re.compile(
     _BEFORE + rf"(?:{_NUMBER}) ?(?:{_MEASURE}|{_COUNT})? ?(?:-|to|~) ?(?:{_NUMBER}) ?(?:{_MEASURE}|{_COUNT})(?!\w)",
 )
-_LENGTHS = r"cms?|mm|m|inch(?:es)?|in\.?|ft|feet|px|pixels?|dpi|\"|'"
+_LENGTHS = r"cms?|mm|m|yards?|yds?|inch(?:es)?|in\.?|ft|feet|px|pixels?|dpi|\"|'"
 _DIMENSIONS = re.compile(
     _BEFORE + rf"(?:{_NUMBER}) ?(?:{_LENGTHS})? ?[x*] ?(?:{_NUMBER})(?: ?(?:{_LENGTHS})?"
-    rf" ?[x*] ?(?:{_NUMBER}))? ?(?:{_LENGTHS})(?!\w)",
+    rf" ?[x*] ?(?:{_NUMBER}))?[ -]?(?:{_LENGTHS})(?!\w)",
 )  # fmt: skip
 # Masses and volumes that are no package size.
 _STRENGTH = re.compile(
@@ -120,8 +123,18 @@ _STRENGTH = re.compile(
 )  # fmt: skip
 
 
+# What something holds, or how thick it is.
+_NOT_SOLD_BY = re.compile(
+    rf"\b(?:up to|less than|more than|under|over|above|below|get|save) (?:{_NUMBER})[ -]?(?:{_MEASURE}|{_COUNT})?(?!\w)"
+    rf"|{_BEFORE}(?:{_NUMBER}) ?(?:{_MEASURE}) (?:extra|free|off)\b"
+    r"|\b(?:stage|size|omega|no\.?|number|level|step|model|type|series|part|vol|volume|ages?|aged|grade|version|season|"
+    r"class)[ -]?\d{1,4}(?!\w)"
+    rf"|{_BEFORE}\d(?:\.\d)? ?mm(?= (?:thick|hard|gauge|deep|aluminium|aluminum|steel|stainless|iron|wood|glass)\b)",
+)
+
 # Pattern, signs without which it cannot match, and why an amount it takes is no size.
 _NO_SIZES = (
+    (_NOT_SOLD_BY, ("",), None),
     (_STRENGTH, ("",), None),
     (_DIMENSIONS, ("x", "*"), None),
     (_RANGE, ("-", "to", "~"), "a range, not one amount"),
@@ -158,12 +171,12 @@ def read_size(text: str) -> SizeReading:
     amounts of
     the same dimension (a bundle, a range) give no size and a `problem`.
     """
-    text = lowered(text)
     if not _HAS_AMOUNT.search(text):
         return SizeReading(None, ())
     spans: list[tuple[int, int]] = []
     problem: str | None = None
-    masked = text
+    # `2.4G` and `6G` are a band and a shade, `500G` and `5g` are grams.
+    masked = lowered(_SHADE.sub(lambda match: "\x00" * len(match.group()), text) if "G" in text else text)
     for pattern, signs, reason in _NO_SIZES:
         if not any(sign in masked for sign in signs):
             continue
@@ -180,19 +193,40 @@ def read_size(text: str) -> SizeReading:
             found.append(quantity)
             spans.append(match.span())
     size, conflict = _combine(found)
-    if size is not None and size.unit in ("g", "ml") and _is_bundle(masked, spans):
+    if size is not None and _is_bundle(masked, spans):
         size, conflict = None, "several products in one"
+    elif size is not None and size.unit == "cm" and _SCALE.search(masked):
+        size, conflict = None, "a length of the original of a scale model"
     return SizeReading(size, tuple(sorted(spans)), None if size else conflict or problem)
 
 
 def _is_bundle(text: str, spans: list[tuple[int, int]]) -> bool:
-    """True for `Wash 200 ml + Shampoo 200 ml`: a plus sign with an amount on either side."""
-    plus = text.find("+")
-    return plus >= 0 and any(end <= plus for _, end in spans) and any(start > plus for start, _ in spans)
+    """True for `Wash 200 ml + Shampoo 200 ml`, `Pads 50 pcs + Liners`, `Oil + Lotion (100 ml each)`.
+
+    Not for `Calcium + Vitamin D 60 tablets`: one plus before all amounts joins what is in one product.
+    """
+    last = max((start for start, _ in spans), default=0)
+    for joint in _PLUS.finditer(text):
+        before = any(end <= joint.start() for _, end in spans)
+        if before and (joint.group()[-1].isalpha() or last > joint.start()):
+            return True
+        if joint.group()[-1].isdigit() and any(start == joint.end() - 1 for start, _ in spans):
+            return True
+    return len(_PLUS.findall(text)) > 1 or ("+" in text and _EACH.search(text) is not None) or _two_counts(text)
 
 
+def _two_counts(text: str) -> bool:
+    """True for `6 ct beef & 6 ct chicken`."""
+    return "&" in text and _TWO_COUNTS.search(text) is not None
+
+
+_PLUS = re.compile(r"\+ *[a-z\d]")
+_EACH = re.compile(r"\(each\b|\beach\)")
+_TWO_COUNTS = re.compile(r"\b\d+ ?(?:ct|pcs?|count)\b[^&]*& ?\d+ ?(?:ct|pcs?|count)\b")
+_SHADE = re.compile(r"(?<![\d.,])\d(?:\.\d)?G\b")
+_SCALE = re.compile(r"(?<![\d.])1[:/]\d{2,3}(?!\d)")
 _HAS_AMOUNT = re.compile(
-    r"\d|^each$|\bhalf\b|\bdozen\b|\b(?:twin|single|double|duo|triple|two|three|four|six|eight)[ -]pack"
+    r"(?i)\d|^each$|\bhalf\b|\bdozen\b|\b(?:twin|single|double|duo|triple|two|three|four|six|eight)[ -]pack"
 )
 _RANGE_PARTS = re.compile(rf"({_NUMBER}).*?(?:-|to|~) ?({_NUMBER})")
 
@@ -233,10 +267,14 @@ def _measure(amount: float, unit: str, count: int = 1) -> _Quantity | None:
     if key in _MEASURES:
         canonical, factor = _MEASURES[key]
         value = round(amount * factor, 2)
+        if canonical == "cm" and (value < 0.15 or (key == '"' and amount >= 200)):
+            return None  # a pen's tip; a closing quotation mark
         if not (0 < value < 1e6 and 0 < count < 1000):
             return None
         return _Quantity(value, canonical, count, ounces=key in ("oz", "ozs", "onz", "ounce", "ounces"))
-    if amount != int(amount) or not 0 < amount < 100_000:
+    if key in ("cup", "cups"):
+        return None  # what a bowl holds
+    if amount != int(amount) or not 0 < amount < (1_000 if key in _PACKAGES else 100_000):
         return None
     return _Quantity(float(amount), "count", count, package=key in _PACKAGES)
 
@@ -253,7 +291,11 @@ def _quantity(match: re.Match[str]) -> _Quantity | None:
         return _measure(_NUMBER_WORDS[part("word").lower()], "pack")
     if part("half"):
         return _measure(0.5, part("half_unit"))
+    if part("packs"):
+        return _measure(float(part("packs_of")), "ct", int(part("packs")))
     if part("times"):
+        if "/" in match.group().split(part("times_n"))[0] and part("times") == "1":
+            return None  # 1/2.3": a camera's sensor
         count = int(part("times")) * int(part("outer") or 1)
         return _measure(_number(part("times_n"), part("times_unit")), part("times_unit"), count)
     if part("dash"):
@@ -264,9 +306,13 @@ def _quantity(match: re.Match[str]) -> _Quantity | None:
         return _measure(float(part("lb")) * 16 + float(part("lb_oz")), "oz")
     if part("single"):
         return _measure(1.0, "ct")
+    if part("qty"):
+        return _measure(float(part("qty")), "pack")
     if part("x_n"):
         count = int(part("x_n"))
         return _Quantity(float(count), "count", 1, package=True, bare=True) if count > 0 else None
+    if len(part("unit")) == 1 and part("unit") != '"' and "-" in match.group():
+        return None  # 12131-G is an article number
     return _measure(_number(part("n"), part("unit")), part("unit"))
 
 
@@ -294,17 +340,22 @@ def _combine(found: list[_Quantity]) -> tuple[Size | None, str | None]:
         if len({quantity.amount for quantity in inner}) > 1:
             return None, "several different amounts"
         count = int(outer[0].amount) if outer and inner[0].count == 1 else inner[0].count
+        if outer and outer[0].amount == inner[0].amount:
+            count = 1  # `20 pk, 20 pieces`: said twice
         return Size(amount=inner[0].amount, unit="count", count=count), None
     if outer:
         return Size(amount=outer[0].amount, unit="count", count=outer[0].count), None
     bare = [quantity for quantity in found if quantity.bare]
-    if len(bare) == 1 and len(found) == 1:
+    if len(bare) == 1 and all(quantity.bare or quantity.unit == "cm" for quantity in found):
         return Size(amount=bare[0].amount, unit="count", count=1), None
     lengths = {quantity.amount: quantity for quantity in found if quantity.unit == "cm"}
     if len(lengths) == 1:
         length = next(iter(lengths.values()))
         return Size(amount=length.amount, unit="cm", count=length.count), None
     if lengths:
+        longest = max(lengths.values(), key=lambda quantity: quantity.amount)
+        if all(q is longest or q.amount * 20 <= longest.amount for q in lengths.values()):
+            return Size(amount=longest.amount, unit="cm", count=longest.count), None  # the others: how thick it is
         first, *others = lengths.values()
         if all(_equivalent(first, other) for other in others):
             return Size(amount=first.amount, unit="cm", count=first.count), None
