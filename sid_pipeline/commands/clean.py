@@ -159,7 +159,10 @@ def _review(warehouse: Warehouse, snapshot: str, limit: int) -> list[dict[str, A
             filters=pc.field("confidence") < warehouse.settings.cleaning.review_below,
             cleaner_id=cleaner_id,
         )
-        doubtful += mine.join(cleaned.drop_columns(["cleaner_id"]), "text_hash", join_type="inner").to_pylist()
+        used_rows = {row["text_hash"]: row for row in mine.to_pylist()}
+        doubtful += [
+            {**used_rows[row["text_hash"]], **row} for row in cleaned.to_pylist() if row["text_hash"] in used_rows
+        ]
     doubtful = sorted(doubtful, key=lambda row: (row["confidence"], row["text_hash"]))[:limit]
     hashes = [row["text_hash"] for row in doubtful]
     products = tables.arrow(

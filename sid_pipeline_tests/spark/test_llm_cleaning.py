@@ -23,6 +23,8 @@ from sid_pipeline.schemas import CLEANED_ATTRIBUTES, CLEANING_CALLS, SNAPSHOT_CL
 from sid_pipeline.settings import load_settings
 from sid_pipeline_tests.llm_server import KEY, running
 
+pytestmark = pytest.mark.slow  # nine nights in Spark
+
 DAYS = ["2026-01-05", "2026-01-06", "2026-01-07", "2026-01-08"]
 SETTINGS = """
 [source]
@@ -181,7 +183,8 @@ def test_the_commands_tell_the_price_and_the_doubtful_rows(warehouse, server):
     record = json.loads(done.output)
     assert record["raw"] == "Vegan Oat Biscuits\nCrunchy." and record["product_type"] == "biscuits"
     assert record["dietary_tags"] == ["vegan"] and record["source"] == "gemini"
-    assert CliRunner().invoke(cli.main, ["clean", "--review"]).exit_code == 0
+    done = CliRunner().invoke(cli.main, ["clean", "--review", "--json"])
+    assert done.exit_code == 0, done.output
 
 
 KILLED = """
@@ -194,7 +197,6 @@ print("success", result.success)
 """
 
 
-@pytest.mark.slow
 def test_a_kill_at_any_time_repays_at_most_the_requests_in_flight(tmp_path):
     """A real process, killed with SIGKILL while requests are in flight, three times; the server counts."""
     number, in_flight = 400, 8
