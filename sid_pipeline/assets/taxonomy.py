@@ -61,8 +61,8 @@ class ReleaseConfig(dg.Config):
     )
     predecessor: str | None = Field(
         None,
-        description="Release whose codes the new codebooks keep as far as they can (warm start and alignment), or "
-        f"'{NO_PREDECESSOR}' for a cold start. Default: the live release.",
+        description="Release whose codes the new codebooks keep as far as they can, or "
+        f"'{NO_PREDECESSOR}' for none. Default: the live release.",
     )
     trial: bool = Field(False, description="An analyst's release: compared with the live one, never live itself.")
     asked_by: str = Field("", description="Who asks for the release.")

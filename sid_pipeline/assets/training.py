@@ -18,6 +18,7 @@ from sid_pipeline.taxonomy.tree import Taxonomy
 from sid_pipeline.taxonomy_source import TAXONOMY, release_tree
 
 TRAINING_SET, CODEBOOK = "training_set", "codebook"
+ALIGNED_ON = 200_000  # products that decide how codes are numbered, at most
 
 
 def _launchpad_config() -> type[dg.Config]:
@@ -146,7 +147,22 @@ def _codebook_inputs(
                 )
         return trained.inputs
     config = TrainConfig.from_dict({**flavour.settings.training, **asked})
-    return {"training_set": training.data_version, "config": config.to_dict()}
+    return {
+        "training_set": training.data_version,
+        "config": config.to_dict(),
+        "align_to": _predecessor(warehouse, flavour, release) if flavour.settings.release.align else None,
+    }
+
+
+def _predecessor(warehouse: Warehouse, flavour: Flavour, release: Release) -> str | None:
+    """Id of the predecessor's codebook, where it is there and codes vectors of the same embedders."""
+    trained = warehouse.receipts.get(flavour.key(CODEBOOK), release.predecessor) if release.predecessor else None
+    if trained is None or not _codebook_is_there(warehouse, trained):
+        return None
+    training = warehouse.receipts.need(flavour.key(TRAINING_SET), release.predecessor)
+    embedders = need_release(warehouse.tables, release.predecessor).embedder_ids
+    same = all(embedders.get(name) == release.embedder_ids[name] for name in flavour.embedders)
+    return trained.facts["codebook_id"] if same and training.inputs["embedders"] == flavour.joined else None
 
 
 def _write_training_set(
@@ -224,7 +240,7 @@ def flavour_catalogue(
 def _train(warehouse: Warehouse, flavour: Flavour, release: Release, inputs: dict[str, Any]) -> Outcome:
     import shutil
 
-    from sid_pipeline.rqvae import train
+    from sid_pipeline.rqvae import Codebook, train
     from sid_pipeline.rqvae.progress import ProgressBar
     from sid_pipeline.training_set import load_training_set
 
@@ -241,6 +257,10 @@ def _train(warehouse: Warehouse, flavour: Flavour, release: Release, inputs: dic
         progress=ProgressBar(f"training {flavour.name} {release.release}"),
         provenance={"training_set": training.manifest["id"], "pins": training.manifest["pins"]},
     )
+    wanted = inputs.get("align_to")  # receipts of earlier versions lack it
+    if wanted:
+        before = Codebook.load(warehouse.codebooks(flavour.name, release.predecessor) / wanted)
+        codebook = _align(codebook, before, training.vectors)
     folder = codebook.save(warehouse.codebooks(flavour.name, release.release) / codebook.id)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return Outcome(
@@ -248,6 +268,7 @@ def _train(warehouse: Warehouse, flavour: Flavour, release: Release, inputs: dic
         metadata={
             "codebook": codebook.id,
             **{name: value for name, value in _flat(codebook.manifest["metrics"]).items()},
+            **_flat(codebook.manifest.get("aligned", {})),
             "loss": markdown_table(_thin(codebook.history)),
             "manifest": codebook.manifest,
         },
@@ -255,10 +276,28 @@ def _train(warehouse: Warehouse, flavour: Flavour, release: Release, inputs: dic
     )
 
 
+def _align(codebook: Any, before: Any, vectors: Any) -> Any:
+    """The codebook under the numbers of the one before, as far as they hold the same products."""
+    import numpy as np
+
+    from sid_pipeline.evaluation.alignment import align
+
+    rows = np.arange(len(vectors))
+    if len(rows) > ALIGNED_ON:
+        rows = np.sort(np.random.default_rng(0).choice(rows, ALIGNED_ON, replace=False))
+    old, new = (
+        np.concatenate([book.encode(vectors[part]) for part in np.array_split(rows, max(len(rows) // 8192, 1))])
+        for book in (before, codebook)
+    )
+    return align(codebook, old, new, before.id).book
+
+
 def _flat(figures: dict[str, Any]) -> dict[str, float]:
     """Health figures as numbers that Dagster can plot: one per level where there are several."""
     flat: dict[str, float] = {}
     for name, value in figures.items():
+        if isinstance(value, str):
+            continue
         if isinstance(value, list):
             flat |= {f"{name} L{level}": float(v) for level, v in enumerate(value, 1)}
         else:
