@@ -84,6 +84,8 @@ def publish(store: Store, source: Source, spool: Path) -> Published:
     scratch.mkdir(parents=True, exist_ok=True)
     name = f"{source.flavour}.{source.release}"
     with FileLock(scratch / f"{name}.lock"):
+        work = scratch / name
+        shutil.rmtree(work, ignore_errors=True)  # of a run that did not come to its end
         last = newest(store, source.flavour, source.release)
         before = read_manifest(store, last) if last else None
         if last and before and before["pins"] == source.pins:
@@ -91,8 +93,6 @@ def publish(store: Store, source: Source, spool: Path) -> Published:
         parent = {"folder": last, "manifest_sha256": store.sha256(f"{last}/{MANIFEST}")} if last else None
         number = layout.number_of(last) + 1 if last else 1
         folder = f"{root}/{layout.folder_name(number, source.snapshot, {'pins': source.pins, 'parent': parent})}"
-        work = scratch / name
-        shutil.rmtree(work, ignore_errors=True)  # of a run that did not come to its end
         try:
             source.stage(work / "staged")
             manifest = {
