@@ -92,7 +92,9 @@ def _go_live(warehouse: Warehouse, flavour: str, release: str, by: str, reason: 
     stays = f"{live['release']} as of {live['as_of_snapshot']} stays live" if live else "nothing goes live"
     refusal = None
     if held is not None:
-        refusal = f"{flavour}: {stays}; {_told(held)}. `sid release-hold --flavour {flavour} --by NAME --reason WHY`"
+        refusal = (
+            f"{flavour}: {stays}; {tell_hold(held)}. `sid release-hold --flavour {flavour} --by NAME --reason WHY`"
+        )
     elif failed:
         refusal = f"{flavour}: {stays}; {release} as of {manifest['as_of_snapshot']} failed {'; '.join(failed)}"
     if refusal is not None:
@@ -149,7 +151,7 @@ def _set_hold(warehouse: Warehouse, flavour: str, kind: str, by: str, reason: st
         live = read_pointer(warehouse.store, flavour)
         held = standing_hold(warehouse, flavour)
         if (held is not None) == (kind == HOLD):
-            return Promotion(live, f"{flavour}: {_told(held) if held else 'nobody held it'} already", {})
+            return Promotion(live, f"{flavour}: {tell_hold(held) if held else 'nobody held it'} already", {})
         publication = live["publication"] if live else ""
         _log(warehouse, flavour, kind, live["release"] if live else "", publication, live, by, reason)
         return Promotion(live, f"{flavour}: {'held' if kind == HOLD else 'no longer held'} ({by}: {reason})", {})
@@ -253,7 +255,8 @@ def _card(store: Store, folder: str) -> dict[str, Any]:
     return read_json(store, f"{folder}/{DATA_CARD}")
 
 
-def _told(held: Mapping[str, Any]) -> str:
+def tell_hold(held: Mapping[str, Any]) -> str:
+    """A hold in words: who, since when, why."""
     what = "rolled back and held" if held["kind"] == ROLLBACK else "held"
     return f"{what} by {held['by']} since {held['at']:%Y-%m-%d %H:%M} UTC: {held['reason']}"
 

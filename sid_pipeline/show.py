@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date
 
 from sid_pipeline.cleaning.schema import RESERVED
+from sid_pipeline.promotion import standing_hold, tell_hold
 from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.receipts import complete_snapshots
 from sid_pipeline.releases import SERVED, all_releases
@@ -96,6 +97,9 @@ def show_status(warehouse: Warehouse) -> str:
             )
             if newest and newest > as_of:
                 actions.append(f"sid run --release {pointer['release']}")
+        held = standing_hold(warehouse, flavour)
+        if held is not None:
+            blocked.append(f"{flavour}: {tell_hold(held)}; nothing goes live until sid release-hold")
         if days and newest != days[-1]:
             blocked.append(f"{flavour}: snapshot {days[-1]} is not complete (its embeddings are missing or older)")
             actions.append(f"sid run --snapshot {days[-1]}")
@@ -108,6 +112,10 @@ def show_status(warehouse: Warehouse) -> str:
             for check in receipt.checks if receipt else []:
                 if not check["passed"]:
                     blocked.append(f"{flavour} {release.release}: {check['name']}: {check['sentence']}")
+            going_live = warehouse.receipts.get(f"{flavour}/live", release.release)
+            for check in going_live.checks if going_live else []:
+                if not check["passed"]:
+                    blocked.append(f"{flavour} {release.release} did not go live: {check['name']}: {check['sentence']}")
         live = [
             f
             for f in settings.active_flavours
