@@ -92,9 +92,8 @@ def _go_live(warehouse: Warehouse, flavour: str, release: str, by: str, reason: 
     stays = f"{live['release']} as of {live['as_of_snapshot']} stays live" if live else "nothing goes live"
     refusal = None
     if held is not None:
-        refusal = (
-            f"{flavour}: {stays}; {tell_hold(held)}. `sid release-hold --flavour {flavour} --by NAME --reason WHY`"
-        )
+        end = f"`sid release-hold --flavour {flavour} --by NAME --reason WHY`"
+        refusal = f"{flavour}: {stays}; {tell_hold(held)}. {end}"
     elif failed:
         refusal = f"{flavour}: {stays}; {release} as of {manifest['as_of_snapshot']} failed {'; '.join(failed)}"
     if refusal is not None:

@@ -126,12 +126,12 @@ class Publication:
         """SIDs of many products, None for those that have none in this publication."""
         ids, sids = self._columns
         if len(product_ids) < _ONE_BY_ONE:
-            places = pa.array([_find(ids, product_id) for product_id in product_ids], pa.int64())
-        else:
-            # Looked up the other way round: the hash table holds what is asked for, not the whole catalogue.
-            asked = pa.array(product_ids, pa.string())
-            known = pc.indices_nonzero(pc.is_in(ids, value_set=asked))
-            places = known.take(pc.index_in(asked, value_set=ids.take(known)))
+            found = (_find(ids, product_id) for product_id in product_ids)
+            return [None if place is None else sids[place].as_py() for place in found]
+        # Looked up the other way round: the hash table holds what is asked for, not the whole catalogue.
+        asked = pa.array(product_ids, pa.large_string())
+        known = pc.indices_nonzero(pc.is_in(ids, value_set=asked))
+        places = known.take(pc.index_in(asked, value_set=ids.take(known)))
         return sids.take(places).to_pylist()
 
     def sids(self) -> dict[str, str]:
@@ -169,11 +169,12 @@ class Publication:
         ids, sids = (_one_chunk(table[name]) for name in ("product_id", "sid"))
         return ids, sids
 
-    def _table(self, name: str, **options: Any) -> pa.Table:
+    def _table(self, name: str, filters: pc.Expression | None = None) -> pa.Table:
         path = f"{self.folder}/{name}"
         try:
             with self._store.open(path) as source:
-                return pq.read_table(source, **options)
+                # Only a filter is worth pyarrow's data sets, which import pandas.
+                return pq.ParquetFile(source).read() if filters is None else pq.read_table(source, filters=filters)
         except FileNotFoundError:
             raise PublicationError(
                 f"{describe(self._store, path)} is gone since the publication was opened: open it again"
