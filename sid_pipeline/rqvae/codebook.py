@@ -3,17 +3,20 @@
 Belongs here: inference and the artefact, in numpy alone, so that a Spark worker needs neither torch nor the
 trainer. Does not belong here: anything that changes a codebook.
 
-Inference is a pure function of one vector x:
+Inference is a pure function of one vector x. With s snapped levels (0 to 3):
 
-    z   = (x - mean) A + MLP(x - mean)                        latent, (D,)
-    w   = softmax(z K + b)                                    which prototypes x is like
-    t_l = (1 - g_l) z + g_l sum_k w_k s_l(k)                  what a snapped level quantises, g_l > 0
-    t_l = z - sum_k w_k e(k)                                  what a deeper level quantises
-    c_l = argmin_c |t_l - (q_1 + ... + q_{l-1}) - C_l[c]|^2   residual quantisation, q_l = C_l[c_l]
+    z   = (x - mean) A + MLP(x - mean)              latent, (D,)
+    k   = argmax_k z . K_k + b_k                    the prototype that x is most like
+    c_1, c_2 = path of k                            the first snapped levels (at most two) take its codes
+    j   = argmin_{j of k} |z - m_j|^2               the cell of that prototype; c_3 = its code where s = 3
+    r   = z - m_j
+    c_l = argmin_c |r - C_l[c]|^2,  r -= C_l[c_l]   each deeper level quantises what is left
 
-where prototype k carries a path of codes, s_l(k) is the sum of the codewords on its path up to level l, and
-e(k) is what the whole path leaves of the prototype, which codes below a prefix need not repeat;
-and decoding is mean + q A' + MLP'(q) + sum_l R_l[c_l], with q = sum_l q_l and R the least-squares readout.
+Without snapped levels r = z at first: plain residual quantisation. With fewer than three, a prototype has one
+cell, its mean. A product is coded relative to its cell's mean, so no deep codeword is spent on what is common to a
+prefix. Decoding looks the mean up by the codes, q = m_j + sum of deep codewords, and gives
+mean + q A' + MLP'(q) + R_k + sum_{l > s} R_l[c_l], with R the least-squares readouts. The codewords of snapped levels
+are the additive table that comes nearest to the means: they stand for a prefix, and for paths nothing takes.
 
 Codes do not depend on the batch, the order, the BLAS or the machine: products are computed in float32, and a
 row whose margin to another outcome is below `margin_bound` is computed again, wholly, in float64; exact ties
@@ -36,11 +39,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as dump_tensors
 
-FORMAT = 1
+FORMAT = 2
 TENSORS, CONFIG, HISTORY, MANIFEST = "codebook.safetensors", "config.json", "history.csv", "manifest.json"
-_CHUNK = 1024
+INTEGERS = ("prototype.paths", "cell.start", "cell.codes")
+_ROWS = 512
 _TIE = 1e-12
-_FAR = -30.0
 _TINY = 1e-30
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -55,9 +58,9 @@ class Quantised:
     """What `Codebook.quantise` returns for N vectors.
 
     codes: (N, levels) int32, coarse to fine.
-    distance: (N,) float32, squared distance between the latent vector and the sum of its codewords.
-    margin: (N,) float32, smallest relative lead over levels of the chosen codeword over the next:
-        (second - best) / (|residual|^2 + max |codeword|^2). Near 0 the product sits on a border.
+    distance: (N,) float32, squared distance in latent space between the vector and what its codes stand for.
+    margin: (N,) float32, smallest relative lead of a choice (prototype, cell, codewords) over the next best:
+        their difference over the size of the numbers compared. Near 0 the product sits on a border.
     """
 
     codes: NDArray[np.int32]
@@ -68,12 +71,14 @@ class Quantised:
 class Codebook:
     """A trained residual quantiser, immutable.
 
-    arrays: the tensors named in the module's docstring: `mean` (d,), `encoder.linear` (d, D),
-        `encoder.weight.i` / `encoder.bias.i`, `prototype.keys` (D, P), `prototype.offset` (P,),
-        `prototype.rests` (P, D),
-        `prototype.paths` (P, snapped levels; integers), `codewords` (levels, K, D), `decoder.linear` (D, d),
-        `decoder.weight.i` / `decoder.bias.i`, `readout` (levels, K, d); float32 but for the paths.
-    config: `snap` (levels,) strengths, `margin_bound`.
+    arrays: the tensors named in the module's docstring, float32, or int32 where said. `mean` (d,),
+        `encoder.linear` (d, D), `encoder.weight.i` / `encoder.bias.i`, `codewords` (levels, K, D),
+        `decoder.linear` (D, d), `decoder.weight.i` / `decoder.bias.i`, `readout` (levels - s, K, d); with snapped
+        levels also `prototype.keys` (D, P), `prototype.offset` (P,), `prototype.paths` (P, min(s, 2)) int32, each
+        path once, `prototype.readout` (P, d), `cell.start` (P + 1,) int32, `cell.means` (cells, D), cells in the
+        order of their prototypes, and with s = 3 `cell.codes` (cells,) int32, unlike within a prototype.
+    config: `snapped_levels`, `margin_bound`; from training also `distance_quantiles` (of `distance` over held-out
+        products, by quantile) and `ood_distance`, above which a vector is unlike anything trained on.
     manifest: how it was made (free form); `id` and file hashes are added on saving.
     history: one row of numbers per logged step.
     """
@@ -86,16 +91,16 @@ class Codebook:
         history: Sequence[Mapping[str, float]] = (),
     ) -> None:
         self._arrays = {
-            name: np.ascontiguousarray(a, dtype=np.int32 if name == "prototype.paths" else np.float32)
+            name: np.ascontiguousarray(a, dtype=np.int32 if name in INTEGERS else np.float32)
             for name, a in sorted(arrays.items())
         }
         for a in self._arrays.values():
             a.flags.writeable = False
         self._config = {"format": FORMAT, **config}
         self.history = [dict(row) for row in history]
-        self._double: dict[str, NDArray[Any]] | None = None
-        self._depth = {side: sum(n.startswith(f"{side}.weight.") for n in arrays) for side in ("encoder", "decoder")}
+        self._engines: dict[type[np.floating[Any]], _Engine] = {}
         self.levels, self.codebook_size, self.latent_dim = self._arrays["codewords"].shape
+        self.snapped_levels: int = self._config["snapped_levels"]
         self.dim = len(self._arrays["mean"])
         self._tensor_bytes = dump_tensors(self._arrays)
         self._config_bytes = _json_bytes(self._config)
@@ -103,8 +108,8 @@ class Codebook:
         self.manifest: dict[str, Any] = {**(manifest or {}), "id": self.id, "format": FORMAT}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Small when sent to a worker: the double-precision copy is rebuilt there."""
-        return {**self.__dict__, "_double": None}
+        """Small when sent to a worker: what inference derives is derived again there."""
+        return {**self.__dict__, "_engines": {}}
 
     def __repr__(self) -> str:
         return f"Codebook({self.id}: {self.dim} -> {self.levels} x {self.codebook_size})"
@@ -116,7 +121,7 @@ class Codebook:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The settings inference needs."""
+        """The settings inference needs, and the distances of products like those trained on."""
         return dict(self._config)
 
     # ------------------------------------------------------------------ inference
@@ -137,24 +142,27 @@ class Codebook:
             )
         n = len(vectors)
         out = Quantised(np.empty((n, self.levels), np.int32), np.empty(n, np.float32), np.empty(n, np.float32))
-        for start in range(0, n, _CHUNK):
-            rows = slice(start, min(start + _CHUNK, n))
-            part = np.ascontiguousarray(vectors[rows], dtype=np.float32)
-            finite = np.isfinite(part).all(axis=1)
-            if not finite.all():
-                row = start + int(np.argmin(finite))
-                raise CodebookError(f"Row {row} holds NaN or Inf; embed that product again before encoding.")
-            codes, distance, margin = self._quantise(part, self._arrays, tie=0.0)
+        engine = self._engine(np.float32)
+        for start in range(0, n, _ROWS):
+            rows = slice(start, min(start + _ROWS, n))
+            part = np.asarray(vectors[rows], dtype=np.float32)
+            z = engine.latent(part)
+            if not np.isfinite(z).all():
+                row = int(np.argmin(np.isfinite(z).all(axis=1)))
+                fault = "holds values too large for float32" if np.isfinite(part[row]).all() else "holds NaN or Inf"
+                raise CodebookError(f"Row {start + row} {fault}; embed that product again before encoding.")
+            codes, distance, margin = engine.quantise(z, tie=0.0)
             near = np.flatnonzero(margin <= self._config["margin_bound"])
             if len(near):
-                exact = self._quantise(part[near].astype(np.float64), self._in_double(), tie=_TIE)
+                double = self._engine(np.float64)
+                exact = double.quantise(double.latent(part[near].astype(np.float64)), tie=_TIE)
                 codes[near], distance[near], margin[near] = exact
             out.codes[rows], out.distance[rows], out.margin[rows] = codes, distance, margin
         return out
 
     def latent(self, x: ArrayLike) -> NDArray[np.float32]:
-        """Latent vectors (N, D) of x (N, d), before snapping and quantisation."""
-        return self._latent(np.ascontiguousarray(x, dtype=np.float32), self._arrays)
+        """Latent vectors (N, D) of x (N, d), before quantisation."""
+        return self._engine(np.float32).latent(np.asarray(x, dtype=np.float32))
 
     def decode(self, codes: ArrayLike) -> NDArray[np.float32]:
         """Vectors (N, d) float32 of codes (N, levels): the reconstruction of the products that carry them."""
@@ -164,19 +172,48 @@ class Codebook:
         a = self._arrays
         q = self.quantised(index)
         x: NDArray[Any] = q @ a["decoder.linear"] + a["mean"]
-        if self._depth["decoder"]:
-            x += _mlp(q, a, "decoder", self._depth["decoder"])
-        for level in range(self.levels):
-            x += a["readout"][level][index[:, level]]
+        depth = sum(name.startswith("decoder.weight.") for name in a)
+        if depth:
+            x += _mlp(q, [(a[f"decoder.weight.{i}"], a[f"decoder.bias.{i}"]) for i in range(depth)])
+        if self.snapped_levels:
+            prototype, known = self._prototype(index)
+            x[known] += a["prototype.readout"][prototype[known]]
+        for level in range(self.snapped_levels, self.levels):
+            x += a["readout"][level - self.snapped_levels][index[:, level]]
         return x
 
     def quantised(self, codes: ArrayLike) -> NDArray[np.float32]:
-        """Sum of codewords (N, D) in latent space for codes (N, 1..levels); fewer levels give the prefix."""
+        """Latent vectors (N, D) that codes (N, 1..levels) stand for; fewer levels give the prefix.
+
+        The mean of the cell where the codes name one, else the sum of the codewords of the snapped levels; deeper
+        codewords are added.
+        """
         index = self._checked(codes)
+        words = self._arrays["codewords"]
+        snapped = min(self.snapped_levels, index.shape[1])
         q = np.zeros((len(index), self.latent_dim), np.float32)
-        for level in range(index.shape[1]):
-            q += self._arrays["codewords"][level][index[:, level]]
+        for level in range(snapped):
+            q += words[level][index[:, level]]
+        if snapped and snapped == self.snapped_levels:
+            cell, known = self._cell(index)
+            q[known] = self._arrays["cell.means"][cell[known]]
+        for level in range(snapped, index.shape[1]):
+            q += words[level][index[:, level]]
         return q
+
+    def _prototype(self, codes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Prototype of each row's path, and whether there is one."""
+        paths = self._arrays["prototype.paths"].astype(np.int64)
+        return _find(_key(codes[:, : paths.shape[1]], self.codebook_size), _key(paths, self.codebook_size))
+
+    def _cell(self, codes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Cell of each row's snapped codes, and whether there is one."""
+        if self.snapped_levels < 3:
+            return self._prototype(codes)
+        a = self._arrays
+        owner = np.repeat(np.arange(len(a["cell.start"]) - 1), np.diff(a["cell.start"]))
+        names = np.concatenate([a["prototype.paths"][owner], a["cell.codes"][:, None]], axis=1).astype(np.int64)
+        return _find(_key(codes[:, :3], self.codebook_size), _key(names, self.codebook_size))
 
     def _checked(self, codes: ArrayLike) -> NDArray[np.int64]:
         index = np.asarray(codes)
@@ -186,57 +223,10 @@ class Codebook:
             raise CodebookError(f"Codes lie in 0..{self.codebook_size - 1}; got {index.min()}..{index.max()}.")
         return index.astype(np.int64)
 
-    def _in_double(self) -> dict[str, NDArray[Any]]:
-        if self._double is None:
-            used = {n: a for n, a in self._arrays.items() if n != "readout" and not n.startswith("decoder")}
-            self._double = {n: a.astype(np.float64) if a.dtype == np.float32 else a for n, a in used.items()}
-        return self._double
-
-    def _latent(self, x: NDArray[Any], a: Arrays) -> NDArray[Any]:
-        centred = x - a["mean"]
-        z = centred @ a["encoder.linear"]
-        if self._depth["encoder"]:
-            z += _mlp(centred, a, "encoder", self._depth["encoder"])
-        return z
-
-    def _targets(self, z: NDArray[Any], a: Arrays) -> list[NDArray[Any]]:
-        """What each level quantises, before earlier codewords are taken off: (N, D) per level."""
-        strengths = self._config["snap"]
-        if not any(strengths):
-            return [z] * self.levels
-        w = _softmax(z @ a["prototype.keys"] + a["prototype.offset"])
-        stands_for = np.zeros((w.shape[1], self.latent_dim), z.dtype)
-        targets = []
-        for level, strength in enumerate(strengths):
-            if strength == 0:
-                targets.append(z - w @ a["prototype.rests"])
-                continue
-            stands_for += a["codewords"][level][a["prototype.paths"][:, level]]
-            targets.append(z + z.dtype.type(strength) * (w @ stands_for - z))
-        return targets
-
-    def _quantise(self, x: NDArray[Any], a: Arrays, tie: float) -> tuple[NDArray[np.int32], NDArray[Any], NDArray[Any]]:
-        z = self._latent(x, a)
-        taken = np.zeros_like(z)
-        codes = np.empty((len(x), self.levels), np.int32)
-        margin = np.full(len(x), np.inf, z.dtype)
-        every = np.arange(len(x))
-        for level, target in enumerate(self._targets(z, a)):
-            words = a["codewords"][level]
-            residual = target - taken
-            norm = np.einsum("kd,kd->k", words, words)
-            scores = norm - 2 * (residual @ words.T)
-            code = scores.argmin(axis=1)
-            best = scores[every, code].copy()
-            scale = np.einsum("nd,nd->n", residual, residual) + norm.max() + _TINY
-            if tie:
-                code = (scores <= (best + tie * scale)[:, None]).argmax(axis=1)
-            scores[every, code] = np.inf
-            np.minimum(margin, (scores.min(axis=1) - best) / scale, out=margin)
-            codes[:, level] = code
-            taken += words[code]
-        rest = z - taken
-        return codes, np.einsum("nd,nd->n", rest, rest), margin
+    def _engine(self, dtype: type[np.floating[Any]]) -> _Engine:
+        if dtype not in self._engines:
+            self._engines[dtype] = _Engine(self._arrays, self.snapped_levels, dtype)
+        return self._engines[dtype]
 
     # ------------------------------------------------------------------ artefact
     def save(self, folder: str | os.PathLike[str]) -> Path:
@@ -286,22 +276,130 @@ class Codebook:
         return book
 
 
-def _mlp(h: NDArray[Any], a: Arrays, side: str, depth: int) -> NDArray[Any]:
-    for i in range(depth):
-        h = h @ a[f"{side}.weight.{i}"] + a[f"{side}.bias.{i}"]
-        if i < depth - 1:
+class _Engine:
+    """The formulas of inference in one precision, their constant factors multiplied out once."""
+
+    def __init__(self, arrays: Arrays, snapped: int, dtype: type[np.floating[Any]]) -> None:
+        a = {name: v if name in INTEGERS else v.astype(dtype, copy=False) for name, v in arrays.items()}
+        self.mean, self.snapped = a["mean"], snapped
+        depth = sum(name.startswith("encoder.weight.") for name in a)
+        layers = [(a[f"encoder.weight.{i}"], a[f"encoder.bias.{i}"]) for i in range(depth)]
+        # The linear path and the MLP's first layer read x in one product.
+        self.front = np.hstack([a["encoder.linear"], *(w for w, _ in layers[:1])])
+        self.hidden_bias, self.deeper = (layers[0][1], layers[1:]) if layers else (None, [])
+        self.latent_dim, self.dtype = a["encoder.linear"].shape[1], dtype
+        words = a["codewords"]
+        self.levels, self.codewords = len(words), words
+        self.word_scores = [np.ascontiguousarray(-2 * w.T) for w in words]
+        self.word_norms = [np.einsum("kd,kd->k", w, w) for w in words]
+        if snapped:
+            self.keys, self.offset = -a["prototype.keys"], -a["prototype.offset"]
+            self.key_size = np.sqrt(np.einsum("dk,dk->k", self.keys, self.keys).max())
+            self.offset_size = np.abs(self.offset).max()
+            self.paths, self.start, self.means = a["prototype.paths"], a["cell.start"], a["cell.means"]
+            self.cells = np.diff(self.start)
+            self.cell_codes = a.get("cell.codes")
+
+    def latent(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Latents (n, D) of x (n, d)."""
+        both = (x - self.mean) @ self.front
+        z = both[:, : self.latent_dim]
+        if self.hidden_bias is not None:
+            h = both[:, self.latent_dim :]
+            h += self.hidden_bias
+            if self.deeper:
+                np.maximum(h, 0, out=h)
+                h = _mlp(h, self.deeper)
+            z += h
+        return z
+
+    def quantise(self, z: NDArray[Any], tie: float) -> tuple[NDArray[np.int32], NDArray[Any], NDArray[Any]]:
+        """Codes (n, levels), distance (n,) and margin (n,) of latents z; leads below `tie` count as ties."""
+        n = len(z)
+        codes = np.empty((n, self.levels), np.int32)
+        margin = np.full(n, np.inf, self.dtype)
+        rest = z
+        if self.snapped:
+            prototype = self._prototype(z, margin, tie)
+            cell = self._cell(z, prototype, margin, tie)
+            codes[:, : self.paths.shape[1]] = self.paths[prototype]
+            if self.cell_codes is not None:
+                codes[:, 2] = self.cell_codes[cell]
+            rest = z - self.means[cell]
+        for level in range(self.snapped, self.levels):
+            scores = rest @ self.word_scores[level]
+            scores += self.word_norms[level]
+            scale = np.einsum("nd,nd->n", rest, rest)
+            scale += self.word_norms[level].max() + _TINY
+            code = _lowest(scores, scale, margin, tie)
+            codes[:, level] = code
+            rest = rest - self.codewords[level][code]
+        return codes, np.einsum("nd,nd->n", rest, rest), margin
+
+    def _prototype(self, z: NDArray[Any], margin: NDArray[Any], tie: float) -> NDArray[np.int64]:
+        scores = z @ self.keys
+        scores += self.offset
+        scale = np.sqrt(np.einsum("nd,nd->n", z, z))
+        scale *= self.key_size
+        scale += self.offset_size + _TINY
+        return _lowest(scores, scale, margin, tie)
+
+    def _cell(
+        self, z: NDArray[Any], prototype: NDArray[np.int64], margin: NDArray[Any], tie: float
+    ) -> NDArray[np.int64]:
+        """Index of the nearest mean among the cells of each row's prototype."""
+        first, count = self.start[prototype], self.cells[prototype]
+        most = int(count.max())
+        if most == 1:
+            return first
+        scores = np.full((len(z), most), np.inf, self.dtype)
+        for j in range(most):
+            rows = np.flatnonzero(count > j)
+            gap = self.means[first[rows] + j]
+            gap -= z[rows]
+            scores[rows, j] = np.einsum("nd,nd->n", gap, gap)
+        best = scores.min(axis=1)
+        scale = best + np.einsum("nd,nd->n", z, z) + _TINY
+        return first + _lowest(scores, scale, margin, tie)
+
+
+def _lowest(scores: NDArray[Any], scale: NDArray[Any], margin: NDArray[Any], tie: float) -> NDArray[np.int64]:
+    """Index (n,) of the lowest score of each row; overwrites the scores and lowers `margin` to its relative lead."""
+    every = np.arange(len(scores))
+    index = scores.argmin(axis=1)
+    best = scores[every, index]
+    if tie:
+        index = (scores <= (best + tie * scale)[:, None]).argmax(axis=1)
+    scores[every, index] = np.inf
+    lead = scores.min(axis=1)
+    lead -= best
+    lead /= scale
+    np.minimum(margin, lead, out=margin)
+    return index
+
+
+def _key(codes: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """One integer per row of codes (N, up to 3)."""
+    key = codes[:, 0]
+    for level in range(1, codes.shape[1]):
+        key = key * size + codes[:, level]
+    return key
+
+
+def _find(wanted: NDArray[np.int64], keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Index in `keys` of each wanted key, and whether it is there."""
+    order = np.argsort(keys, kind="stable")
+    at = order[np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)]
+    return at, keys[at] == wanted
+
+
+def _mlp(h: NDArray[Any], layers: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> NDArray[Any]:
+    for i, (weight, bias) in enumerate(layers):
+        h = h @ weight
+        h += bias
+        if i < len(layers) - 1:
             np.maximum(h, 0, out=h)
     return h
-
-
-def _softmax(w: NDArray[Any]) -> NDArray[Any]:
-    """Over the last axis, in place."""
-    w -= w.max(axis=1, keepdims=True)
-    # Denormal weights would make the products after this twenty times slower.
-    np.maximum(w, _FAR, out=w)
-    np.exp(w, out=w)
-    w /= w.sum(axis=1, keepdims=True)
-    return w
 
 
 def _json_bytes(value: Any) -> bytes:

@@ -38,10 +38,10 @@ class TrainConfig:
     )
     negative_weight: float = _described(5.0, "Weight of unrelated pairs against related ones in the taxonomy term.")
     commitment: float = _described(0.25, "Weight of |z - stop_gradient(quantised)|^2 inside the quantisation loss.")
-    snap: tuple[float, ...] | None = _described(
+    snapped_levels: int | None = _described(
         None,
-        "Per level, how far a product is drawn to its prototypes before it is quantised (0 none, 1 wholly; snapped "
-        "levels come first). None: levels 1 and 2 wholly, level 3 too if most products stand in compact categories.",
+        "Levels whose codes a product takes from the prototype it is most like: 0, 2 or 3. None: 3 if most products "
+        "stand in compact categories, else 2; 0 for fewer than four products a codeword.",
     )
     group_products: float = _described(
         32.0,
@@ -50,16 +50,11 @@ class TrainConfig:
     )
     cells_per_group: float = _described(
         4.0,
-        "Parts into which the last snapped level splits each such group. The knob between coherence and "
-        "uniqueness: fewer parts, and more near-duplicates share three codes and more products collide.",
+        "Parts into which a snapped level 3 splits each prototype. The knob between coherence and uniqueness: fewer "
+        "parts, and more near-duplicates share three codes and more products collide.",
     )
-    prefix_centring: float = _described(
-        1.0,
-        "How far levels below the snapped ones code a product relative to its prototype (1) instead of to its "
-        "codewords (0): fewer collisions against a larger reconstruction error.",
-    )
-    prototypes: int | None = _described(
-        None, "Upper bound on snap prototypes; None: 4,096. Small catalogues get fewer. 0 turns snapping off."
+    prototypes: int = _described(
+        4096, "Prototypes, about, at most: in a large catalogue a prototype stands for more products."
     )
     taxonomy_init: bool = _described(True, "Seed level 1 with category means, and prototypes with leaf means.")
     hierarchical_fraction: float = _described(
@@ -70,8 +65,13 @@ class TrainConfig:
     )
     products_per_slot: int = _described(4, "Products drawn per category slot in the hierarchical part of a batch.")
     batch_size: int = _described(2048, "Rows per step.")
-    learning_rate: float = _described(1e-3, "Peak learning rate of MLPs and codebooks (AdamW, cosine decay).")
-    linear_learning_rate: float = _described(1e-4, "Peak learning rate of the PCA-initialised linear path.")
+    learning_rate: float = _described(
+        3e-4, "Peak learning rate of the MLPs and of the prototypes' keys (AdamW, cosine decay)."
+    )
+    linear_learning_rate: float = _described(2e-5, "Peak learning rate of the PCA-initialised linear path.")
+    table_decay: float = _described(
+        0.99, "Decay of the moving averages behind cell means, codewords and readouts, per row that chose an entry."
+    )
     weight_decay: float = _described(1e-4, "AdamW weight decay of the MLPs' matrices.")
     gradient_clip: float = _described(1.0, "Largest global gradient norm.")
     steps: int | None = _described(None, "Training steps; overrides epochs. None: by epochs.")
@@ -79,7 +79,7 @@ class TrainConfig:
         None, "Passes over the products; None: as many as give 1,200 steps, at least 6 and at most 60 passes."
     )
     max_seconds: float | None = _described(
-        None, "Wall-clock budget of the whole call, final refit included; the steps done are recorded."
+        None, "Wall-clock budget in seconds of the whole call, final refit included; the steps done are recorded."
     )
     validate_every: int = _described(100, "Steps between validations.")
     patience: int = _described(6, "Validations without improvement before training stops early.")
@@ -87,7 +87,6 @@ class TrainConfig:
     reset_every: int = _described(50, "Steps between resets of unused codewords; 0 turns resets off.")
     init_rows: int = _described(65_536, "Rows the initialisation (PCA, prototypes, k-means) looks at, at most.")
     kmeans_iterations: int = _described(12, "Lloyd iterations per level at initialisation, at most.")
-    refit_passes: int = _described(2, "Passes of codebook refit over all products after training; 0 turns them off.")
     seed: int = _described(0, "Seed of everything random.")
     device: str = _described("auto", "'auto', 'cpu', 'cuda' or 'cuda:N'.")
     threads: int | None = _described(None, "CPU threads of torch; None leaves torch's own choice.")
@@ -100,31 +99,26 @@ class TrainConfig:
     )
 
     def __post_init__(self) -> None:
-        for name in ("hidden", "level_weights", "snap"):
+        for name in ("hidden", "level_weights"):
             value = getattr(self, name)
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
         self._integers()
         self._reals()
-        for name in ("level_weights", "snap"):
-            value = getattr(self, name)
-            if name == "snap" and value is None:
-                continue
-            _require(
-                isinstance(value, tuple) and len(value) == self.levels and all(_is_real(v) and v >= 0 for v in value),
-                name,
-                value,
-                f"{self.levels} numbers of 0 or more, one per level",
-            )
-        if self.snap is not None:
-            _require(all(v <= 1 for v in self.snap), "snap", self.snap, "numbers between 0 and 1")
-            first_free = next((i for i, v in enumerate(self.snap) if v == 0), self.levels)
-            _require(
-                first_free <= 3 and not any(self.snap[first_free:]),
-                "snap",
-                self.snap,
-                "snapped levels first, at most three, then zeros",
-            )
+        _require(
+            isinstance(self.level_weights, tuple)
+            and len(self.level_weights) == self.levels
+            and all(_is_real(v) and v >= 0 for v in self.level_weights),
+            "level_weights",
+            self.level_weights,
+            f"{self.levels} numbers of 0 or more, one per level",
+        )
+        _require(
+            self.snapped_levels is None or (self.snapped_levels in (0, 2, 3) and self.snapped_levels < self.levels),
+            "snapped_levels",
+            self.snapped_levels,
+            f"None, or 0, 2 or 3 and fewer than the {self.levels} levels",
+        )
         _require(
             isinstance(self.hidden, tuple) and all(_is_int(h) and h > 0 for h in self.hidden),
             "hidden",
@@ -147,13 +141,13 @@ class TrainConfig:
             "validate_every": 1,
             "patience": 1,
             "reset_every": 0,
+            "prototypes": 2,
             "init_rows": 256,
             "kmeans_iterations": 1,
-            "refit_passes": 0,
             "seed": 0,
             "checkpoint_every": 1,
         }
-        optional = {"latent_dim": 1, "prototypes": 0, "steps": 0, "threads": 1}
+        optional = {"latent_dim": 1, "steps": 0, "threads": 1}
         for name, least in {**limits, **optional}.items():
             value = getattr(self, name)
             if value is None and name in optional:
@@ -170,7 +164,7 @@ class TrainConfig:
             "hierarchical_weight": (0, 1),
             "weight_decay": (0, 1),
             "validation_fraction": (0, 0.5),
-            "prefix_centring": (0, 1),
+            "table_decay": (0, 1),
             "min_usage": (0, 1),
             "max_relative_error": (0, math.inf),
         }

@@ -85,7 +85,7 @@ def refuse_collapse(
 
 
 def _cure(level: int, lambda_contrastive: float) -> str:
-    advice = "set reset_every > 0 and refit_passes > 0"
+    advice = "set reset_every > 0"
     if lambda_contrastive > 0.05:
         return f"lambda_contrastive {lambda_contrastive:g} outweighs reconstruction, lower it towards 0.01; or {advice}"
-    return advice + (", or lower snap at this level" if level else ", or give more varied products")
+    return advice + (", or set snapped_levels to 0" if level else ", or give more varied products")

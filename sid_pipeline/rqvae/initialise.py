@@ -1,13 +1,14 @@
 """Everything that is computed in closed form: where training starts, and the refit after it.
 
-Belongs here: PCA, prototypes and their code paths, codeword k-means, the least-squares readout. Does not
-belong
-here: gradient steps. All of it works on a bounded, seeded sample in scaled units.
+Belongs here: PCA, prototypes and their code paths, the tables (cell means, codewords, least-squares readouts). Does not
+belong here: gradient steps. Clustering works on a bounded, seeded sample; everything is in scaled units.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,30 +17,41 @@ from torch import Tensor
 
 from sid_pipeline.rqvae.config import TrainConfig
 from sid_pipeline.rqvae.kmeans import kmeans, nearest, sums
-from sid_pipeline.rqvae.model import RQVAE
+from sid_pipeline.rqvae.model import RQVAE, Quantisation
 
 _CHUNK = 8192
 # A leaf with less variance than this share of the catalogue's is one thing to the coarse levels.
 _COMPACT = 0.25
 # How far the within-prototype covariance is drawn to a multiple of the identity.
 _SHRINKAGE = 0.3
-_GROUP_LEVELS = 2
+# Cells of one prototype, at most; a larger category gets several prototypes.
+_MOST_CELLS = 8
+_RIDGES = (1.0, 4.0, 16.0, 64.0, 256.0)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a sample is to be clustered, in rows of that sample.
+
+    snapped: levels that follow prototypes (0, 2 or 3); group: rows of a prototype in a wide category; cells: of each
+    prototype; largest: rows of a cell; least: rows of a category that stands on its own.
+    """
+
+    snapped: int
+    group: float
+    cells: float
+    largest: float
+    least: float
 
 
 @dataclass(frozen=True)
 class Prototypes:
-    """What is like what, before any codeword exists.
-
-    member: (N,) prototype of each row of the sample.
-    cell: (P,) cell of each prototype: what one prefix of all snapped levels should hold.
-    group: (cells,) group of each cell: what the levels before the last snapped one should hold.
-    compact: share of the products that stand in compact leaves.
-    """
+    """What is like what, before any codeword exists: member (N,) prototype of each row, cell (N,) its cell; cells,
+    the number of cells of each prototype, in order."""
 
     member: Tensor
     cell: Tensor
-    group: Tensor
-    compact: float
+    cells: list[int]
 
 
 def principal_axes(x: Tensor, k: int) -> Tensor:
@@ -53,80 +65,73 @@ def principal_axes(x: Tensor, k: int) -> Tensor:
     return (axes * sign).float().to(x.device)
 
 
-def group_size(config: TrainConfig, n: int) -> float:
-    """Products per group in a wide leaf, for a catalogue of n: as asked, or less where codewords would lie
-    idle.
+def make_plan(config: TrainConfig, z: Tensor, leaf: NDArray[np.int64], n: int) -> Plan:
+    """The plan for latents z (N, D), a sample of n products, with leaves (N,).
 
-    At least two groups per codeword keep level 1 full and leave level 2 something to tell apart.
+    Where most products stand in compact leaves, level 3 may split them and the last level still tells products apart;
+    where leaves are wide it takes two free levels to do so. Catalogues of fewer than four products a codeword are not
+    snapped.
     """
-    return min(config.group_products, n / (2 * config.codebook_size))
+    share, size = len(z) / n, config.codebook_size
+    most = min(config.prototypes, size * size)
+    least = share * max(4.0, n / (2 * most))
+    snapped = config.snapped_levels
+    if snapped is None:
+        wanted = 3 if _compact_leaves(z, leaf, least)[1] > 0.5 else 2
+        snapped = min(wanted, config.levels - 1) if config.levels > 2 else 0
+        snapped = snapped if n >= 4 * size else 0
+    # At least two prototypes a codeword keep level 1 full and leave level 2 something to tell apart.
+    group = share * max(min(config.group_products, n / (2 * size)), n / most)
+    # By the birthday bound a fifth of the products of a cell this large collide in the last level alone.
+    return Plan(snapped, group, config.cells_per_group if snapped == 3 else 1.0, share * size / 2, least)
 
 
-def prototype_size(config: TrainConfig, n: int) -> float:
-    """Products per prototype for a catalogue of n; 0 where it is too small to snap, or snapping is off."""
-    unsnapped = config.snap is not None and not any(config.snap)
-    if unsnapped or config.prototypes == 0 or n < 4 * config.codebook_size:
-        return 0.0
-    return max(12.0, n / (config.prototypes or 4096))
+def _compact_leaves(z: Tensor, leaf: NDArray[np.int64], least: float) -> tuple[NDArray[np.bool_], float]:
+    """Which leaves of at least `least` rows are compact, and the share of all rows that stand in those."""
+    if not (leaf >= 0).any():
+        return np.zeros(0, bool), 0.0
+    where = np.flatnonzero(leaf >= 0)
+    rows, owner = z[torch.from_numpy(where).to(z.device)], torch.from_numpy(leaf[where]).to(z.device)
+    total, count = sums(rows, owner, int(leaf.max()) + 1)
+    square, _ = sums(rows.square().sum(1, keepdim=True), owner, len(count))
+    spread = square[:, 0] / count - (total / count[:, None]).square().sum(1)
+    compact = ((count >= least) & (spread <= _COMPACT)).cpu()
+    return compact.numpy(), float(count.cpu()[compact].sum()) / len(z)
 
 
-def group_products(
-    z: Tensor,
-    leaf: NDArray[np.int64],
-    size: float,
-    group: float,
-    cells: float,
-    largest: float,
-    generator: torch.Generator,
-) -> Prototypes:
-    """Nested clusters of the latents z (N, D): prototypes within cells within groups, by k-means within
-    leaves.
+def cluster(z: Tensor, leaf: NDArray[np.int64], plan: Plan, generator: torch.Generator) -> Prototypes:
+    """Prototypes and their cells for latents z (N, D): k-means within leaves.
 
-    A compact leaf is one group, however large; in any other a group holds about `group` rows. Every group is
-    split into about `cells` cells, whatever its size, but more where they would hold over `largest` rows,
-    and a cell of more than `size` rows into prototypes.
-    Products without category, and those of leaves too small to stand alone, are clustered without their
-    labels.
+    A compact leaf is one prototype, unless its cells would be too large; any other is cut into prototypes of about
+    `plan.group` rows. Every prototype is cut into about `plan.cells` cells, whatever its size, but more where
+    they would hold over `plan.largest` rows. Products without category, and those of leaves too small to stand alone,
+    are clustered without their labels.
     """
-    n = len(z)
     counts = np.bincount(leaf[leaf >= 0], minlength=1)
-    enough = counts >= max(4, size / 4)
-    pool = np.flatnonzero((leaf < 0) | ~enough[np.maximum(leaf, 0)])
+    alone = counts >= plan.least
+    compact, _ = _compact_leaves(z, leaf, plan.least)
+    pool = np.flatnonzero((leaf < 0) | ~alone[np.maximum(leaf, 0)])
     by_leaf = np.split(np.argsort(leaf, kind="stable"), np.cumsum(np.bincount(leaf + 1))[:-1])[1:]
-    wholes = [(rows, True) for rows in by_leaf if len(rows) and enough[leaf[rows[0]]]]
+    wholes = [(rows, bool(compact[leaf[rows[0]]])) for rows in by_leaf if len(rows) and alone[leaf[rows[0]]]]
     if len(pool):
         wholes.append((pool, False))
-    member = torch.zeros(n, dtype=torch.long)
-    owner: list[int] = []
-    in_compact = 0
-    groups: list[int] = []
-    for rows, is_leaf in wholes:
-        part = z[torch.from_numpy(rows).to(z.device)]
-        compact = is_leaf and float((part - part.mean(0)).square().sum(1).mean()) <= _COMPACT
-        in_compact += len(rows) if compact else 0
-        for in_group in _split(part, 1.0 if compact else len(part) / group, generator):
-            number = groups[-1] + 1 if groups else 0
-            parts = max(min(cells, len(in_group) / 2), len(in_group) / largest)
-            for in_cell in _split(part[in_group], parts, generator):
-                for in_prototype in _split(part[in_group[in_cell]], len(in_cell) / size, generator):
-                    member[torch.from_numpy(rows)[in_group[in_cell[in_prototype]].cpu()]] = len(owner)
-                    owner.append(len(groups))
-                groups.append(number)
-    device = z.device
-    cell, group_of = torch.tensor(owner, device=device), torch.tensor(groups, device=device)
-    return Prototypes(member.to(device), cell, group_of, in_compact / n)
-
-
-def snap_strengths(config: TrainConfig, compact: float) -> tuple[float, ...]:
-    """Snap per level: as asked, or by the share of products in compact leaves.
-
-    Where leaves are compact, level 3 may split them evenly and the last level still tells their products
-    apart; where they are wide it takes two free levels to do so.
-    """
-    if config.snap is not None:
-        return config.snap
-    snapped = min(3 if compact > 0.5 else 2, config.levels - 1)
-    return (1.0,) * snapped + (0.0,) * (config.levels - snapped)
+    member, cell = (torch.zeros(len(z), dtype=torch.long) for _ in range(2))
+    cells: list[int] = []
+    done = 0
+    for rows, is_compact in wholes:
+        part, index = z[torch.from_numpy(rows).to(z.device)], torch.from_numpy(rows)
+        parts = len(rows) / (_MOST_CELLS * plan.largest if is_compact else plan.group)
+        for group in _split(part, parts, generator):
+            wanted = min(plan.cells, len(group) / 2)
+            if plan.cells > 1:
+                wanted = min(max(wanted, len(group) / plan.largest), _MOST_CELLS)
+            split = _split(part[group], wanted, generator)
+            for in_cell in split:
+                at = index[group[in_cell].cpu()]
+                member[at], cell[at] = len(cells), done
+                done += 1
+            cells.append(len(split))
+    return Prototypes(member.to(z.device), cell.to(z.device), cells)
 
 
 def _split(x: Tensor, parts: float, generator: torch.Generator) -> list[Tensor]:
@@ -144,7 +149,7 @@ def set_keys(model: RQVAE, z: Tensor, member: Tensor) -> None:
 
     Prototypes are Gaussians with one covariance, the pooled one within prototypes, shrunk (Friedman 1989).
     """
-    total, count = sums(z, member, len(model.offset))
+    total, count = sums(z, member, model.prototypes)
     mean = total / count.clamp_min(1)[:, None]
     covariance = torch.zeros(z.shape[1], z.shape[1], dtype=torch.float64, device=z.device)
     for part, own in zip(z.split(_CHUNK), member.split(_CHUNK), strict=True):
@@ -159,12 +164,44 @@ def set_keys(model: RQVAE, z: Tensor, member: Tensor) -> None:
     model.offset.copy_(-0.5 * (mean * keys.T).sum(1))
 
 
-def category_means(means: Tensor, weight: Tensor, node: NDArray[np.int64], most: int) -> Tensor | None:
-    """Weighted means (M, D) of `means` (G, D) per category, at the finest depth with at most 4/5 `most`
-    categories.
+def set_means(model: RQVAE, z: Tensor, cell: Tensor) -> None:
+    """Cell means of latents z (N, D) with cells (N,)."""
+    total, count = sums(z, cell, len(model.means))
+    model.means.copy_(total / count.clamp_min(1)[:, None])
 
-    node: (G, depth) tree nodes of each group, -1 where it has none.
+
+def lay_paths(model: RQVAE, z: Tensor, node: NDArray[np.int64], iterations: int, generator: torch.Generator) -> None:
+    """Code paths of prototypes and codes of cells, each path once: k-means on the means of the rows that take them,
+    level by level. What no row takes gets a path that is left over.
+
+    node: (N, depth) tree nodes of the rows of z, to seed level 1 with category means.
     """
+    prototype = _prototypes(model, z)
+    total, size = sums(z, prototype, model.prototypes)
+    mean = total / size.clamp_min(1)[:, None]
+    some_row = np.zeros(model.prototypes, np.int64)
+    some_row[prototype.cpu().numpy()] = np.arange(len(z))
+    seeds = _category_means(mean, size, node[some_row], model.size)
+    words = kmeans(mean, model.size, iterations, generator, seeds, size)
+    first = _within_capacity(mean, words, size, model.size)
+    rest = mean - words[first]
+    second = _apart(rest, kmeans(rest, model.size, iterations, generator, None, size), first, size)
+    model.paths.copy_(torch.stack([first, second], 1))
+    if model.snapped == 3:
+        total, size = sums(z, _cells(model, z, prototype), len(model.means))
+        owner = _owner(model)
+        rest = (total / size.clamp_min(1)[:, None] - mean[owner]) * (size > 0)[:, None]
+        model.cell_codes.copy_(_apart(rest, kmeans(rest, model.size, iterations, generator, None, size), owner, size))
+
+
+def _owner(model: RQVAE) -> Tensor:
+    """Prototype of each cell (cells,)."""
+    return torch.repeat_interleave(torch.arange(model.prototypes, device=model.start.device), model.start.diff())
+
+
+def _category_means(means: Tensor, weight: Tensor, node: NDArray[np.int64], most: int) -> Tensor | None:
+    """Weighted means (M, D) of `means` (G, D) per category, at the finest depth with at most 4/5 `most`
+    categories; node (G, depth) are the tree nodes of each group, -1 where it has none."""
     for depth in reversed(range(node.shape[1])):
         present = np.flatnonzero(node[:, depth] >= 0)
         ids, index = np.unique(node[present, depth], return_inverse=True)
@@ -176,153 +213,158 @@ def category_means(means: Tensor, weight: Tensor, node: NDArray[np.int64], most:
     return None
 
 
-def lay_paths(
-    model: RQVAE,
-    z: Tensor,
-    prototypes: Prototypes,
-    node: NDArray[np.int64],
-    iterations: int,
-    generator: torch.Generator,
-) -> None:
-    """Codewords of the snapped levels and the code path of every prototype.
-
-    Levels 1 and 2 code the groups, a third snapped one the cells: k-means on their means, less the
-    codewords before. Cells of one prefix take different last codewords.
-
-    node: (N, depth) tree nodes of the rows of z, to seed level 1 with category means.
-    """
-    k = model.codewords.shape[1]
-    cell_of = prototypes.cell[prototypes.member]
-    cell_sum, cell_size = sums(z, cell_of, len(prototypes.group))
-    group_count = int(prototypes.group.max()) + 1
-    group_sum, _ = sums(cell_sum, prototypes.group, group_count)
-    _, group_size = sums(cell_sum[:, :1], prototypes.group, group_count, cell_size)
-    group_mean = group_sum / group_size[:, None]
-    cell_mean = cell_sum / cell_size[:, None]
-    first_row = np.zeros(group_count, np.int64)
-    first_row[prototypes.group[cell_of].cpu().numpy()] = np.arange(len(z))
-    seeds = category_means(group_mean, group_size, node[first_row], k)
-    paths = []
-    taken = torch.zeros_like(group_mean)
-    for level in model.snapped[:_GROUP_LEVELS]:
-        residual = group_mean - taken
-        words = kmeans(residual, k, iterations, generator, seeds if level == 0 else None, group_size)
-        code, _ = nearest(residual, words)
-        model.codewords[level].copy_(words)
-        taken = taken + words[code]
-        paths.append(code[prototypes.group])
-    for level in model.snapped[_GROUP_LEVELS:]:
-        residual = cell_mean - taken[prototypes.group]
-        words = kmeans(residual, k, iterations, generator, None, cell_size)
-        model.codewords[level].copy_(words)
-        prefix = paths[0] * k + paths[1]
-        paths.append(_apart(residual, words, prefix, cell_size))
-    whole = torch.stack(paths, 1)
-    model.paths.copy_(whole[prototypes.cell])
-    table = AdditiveFit(whole, cell_mean, k, cell_size).solve(1.0)
-    for level, words in zip(model.snapped, table, strict=True):
-        model.codewords[level].copy_(words)
+def _by_nearness(x: Tensor, words: Tensor) -> NDArray[np.int64]:
+    """Codewords (N, K) of each row of x, nearest first."""
+    return torch.addmm(words.square().sum(1), x, words.T, alpha=-2).argsort(dim=1, stable=True).cpu().numpy()
 
 
-def _apart(residual: Tensor, words: Tensor, prefix: Tensor, size: Tensor) -> Tensor:
-    """Codeword (C,) of each cell: the nearest that no larger cell of its prefix holds, as far as there are
-    any."""
-    near = torch.addmm(words.square().sum(1), residual, words.T, alpha=-2).topk(min(32, len(words)), largest=False)
-    choices, owner = near.indices.cpu().numpy(), prefix.cpu().numpy()
+def _within_capacity(x: Tensor, words: Tensor, size: Tensor, capacity: int) -> Tensor:
+    """Nearest codeword (N,) of each row, larger rows first, none taken more than `capacity` times, but all are used."""
+    near = _by_nearness(x, words)
+    code = near[:, 0].copy()
+    if np.bincount(code).max() > capacity:
+        left = np.full(len(words), capacity)
+        for row in np.argsort(-size.cpu().numpy(), kind="stable"):
+            code[row] = next(c for c in near[row] if left[c])
+            left[code[row]] -= 1
+    return torch.from_numpy(_all_used(code, near, size.cpu().numpy())).to(x.device)
+
+
+def _all_used(code: NDArray[np.int64], near: NDArray[np.int64], size: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The codes (N,), each unused codeword given to the largest row that shares its own and is rather near to it."""
+    words = near.shape[1]
+    count = np.bincount(code, minlength=words)
+    for word in np.flatnonzero(count == 0):
+        free = count[code] > 1
+        close = free & (near[:, : max(words // 4, 1)] == word).any(axis=1)
+        if not free.any():
+            break
+        row = int(np.where(close if close.any() else free, size, -1).argmax())
+        count[code[row]] -= 1
+        code[row], count[word] = word, 1
+    return code
+
+
+def _apart(x: Tensor, words: Tensor, owner: Tensor, size: Tensor) -> Tensor:
+    """Codeword (N,) of each row: the nearest that no larger row of the same owner holds, but all are used."""
+    near, of = _by_nearness(x, words), owner.cpu().numpy()
     held: set[tuple[int, int]] = set()
-    code = choices[:, 0].copy()
-    for cell in np.argsort(-size.cpu().numpy(), kind="stable"):
-        free = (c for c in choices[cell] if (owner[cell], c) not in held)
-        code[cell] = next(free, code[cell])
-        held.add((owner[cell], code[cell]))
-    return torch.from_numpy(code).to(residual.device)
+    code = near[:, 0].copy()
+    for row in np.argsort(-size.cpu().numpy(), kind="stable"):
+        code[row] = next(c for c in near[row] if (of[row], c) not in held)
+        held.add((of[row], code[row]))
+    return torch.from_numpy(_all_used(code, near, size.cpu().numpy())).to(x.device)
 
 
-def set_rests(model: RQVAE, z: Tensor, member: Tensor, share: float) -> None:
-    """What each prototype's path leaves of its mean, times `share`: the deepest levels need not code it."""
-    total, count = sums(z, member, len(model.offset))
-    words = model.codewords[model.snapped]
-    model.rests.copy_(share * (total / count.clamp_min(1)[:, None] - apply_table(words, model.paths)))
+def fit_tables(model: RQVAE, z: Tensor, iterations: int, generator: torch.Generator, warm: bool) -> Quantisation:
+    """Move cell means and codewords to what the latents z (N, D) want of them; returns what z becomes.
 
-
-def fit_codewords(model: RQVAE, z: Tensor, iterations: int, generator: torch.Generator, warm: bool = False) -> Tensor:
-    """Fit codewords to latents z (N, D), level by level; returns the codes (N, levels).
-
-    Snapped levels keep who belongs to whom; `warm` moves their codewords, together, to where they explain z
-    best. Any other level runs k-means, from its own codewords when `warm`.
+    Cell means start from what they are; codewords of deep levels start from their own when `warm`.
     """
-    k = model.codewords.shape[1]
-    targets = model.targets(z)
+    prototype = cell = torch.zeros(len(z), dtype=torch.long, device=z.device)
+    q = torch.zeros_like(z)
     codes = []
-    taken = torch.zeros_like(z)
-    for level in model.snapped:
-        code, _ = nearest(targets[level] - taken, model.codewords[level])
-        taken = taken + model.codewords[level][code]
-        codes.append(code)
-    if codes and warm:
-        snapped = torch.stack(codes, 1)
-        table = AdditiveFit(snapped, z, k).solve(1.0)
-        for level, words in zip(model.snapped, table, strict=True):
-            model.codewords[level].copy_(words)
-        taken = apply_table(table, snapped)
-    for level in range(len(model.snapped), model.levels):
-        rest = targets[level] - taken
-        words = kmeans(rest, k, iterations, generator, model.codewords[level].clone() if warm else None)
+    if model.snapped:
+        prototype = _prototypes(model, z)
+        for _ in range(2 if model.most_cells > 1 else 1):
+            cell = _cells(model, z, prototype)
+            total, count = sums(z, cell, len(model.means))
+            model.means.copy_(torch.where(count[:, None] > 0, total / count.clamp_min(1)[:, None], model.means))
+        cell = _cells(model, z, prototype)
+        q = model.means[cell]
+        codes = list(model.paths[prototype].T)
+        if model.snapped == 3:
+            codes.append(model.cell_codes[cell])
+        _name_prefixes(model, torch.bincount(cell, minlength=len(model.means)))
+    rests = []
+    for level in range(model.snapped, model.levels):
+        rest = z - q
+        words = kmeans(rest, model.size, iterations, generator, model.codewords[level].clone() if warm else None)
         code, _ = nearest(rest, words)
         model.codewords[level].copy_(words)
-        taken = taken + words[code]
+        q = q + words[code]
+        rests.append(rest)
         codes.append(code)
-    return torch.stack(codes, 1)
+    return Quantisation(prototype, cell, torch.stack(codes, 1), rests, q)
 
 
-class AdditiveFit:
-    """Ridge regression of targets (N, d) on one-hot codes (N, levels): an additive table (levels, size,
-    d)."""
-
-    def __init__(self, codes: Tensor, target: Tensor, size: int, weight: Tensor | None = None) -> None:
-        levels = codes.shape[1]
-        width = levels * size
-        self.shape = (levels, size, target.shape[1])
-        weight = torch.ones(len(codes), device=codes.device) if weight is None else weight
-        self.gram = torch.zeros(width, width, dtype=torch.float64, device=codes.device)
-        for a in range(levels):
-            for b in range(a, levels):
-                pairs = torch.zeros(size * size, dtype=torch.float64, device=codes.device)
-                pairs.index_add_(0, codes[:, a] * size + codes[:, b], weight.double())
-                block = pairs.view(size, size)
-                self.gram[a * size : (a + 1) * size, b * size : (b + 1) * size] = block
-                self.gram[b * size : (b + 1) * size, a * size : (a + 1) * size] = block.T
-        self.right = torch.cat([sums(target, codes[:, level], size, weight)[0] for level in range(levels)]).double()
-
-    def solve(self, ridge: float) -> Tensor:
-        """The table for one ridge, in units of rows."""
-        eye = torch.eye(len(self.gram), dtype=torch.float64, device=self.gram.device)
-        return torch.cholesky_solve(self.right, torch.linalg.cholesky(self.gram + ridge * eye)).float().view(self.shape)
+def _prototypes(model: RQVAE, z: Tensor) -> Tensor:
+    return torch.cat([model.logits(part).argmax(1) for part in z.split(1024)])
 
 
-def least_squares_readout(
-    codes: Tensor, rest: Tensor, size: int, held_codes: Tensor, held_rest: Tensor
-) -> tuple[Tensor, float, float]:
-    """Additive correction per codeword, (levels, size, d), that best explains what the decoder left over.
+def _cells(model: RQVAE, z: Tensor, prototype: Tensor) -> Tensor:
+    parts = zip(z.split(1024), prototype.split(1024), strict=True)
+    return torch.cat([model.nearest_cell(part, own) for part, own in parts])
 
-    The ridge is the one of a fixed few that does best on the held-out rows. Returns the readout, its ridge,
-    and the held-out squared error per row.
+
+def _name_prefixes(model: RQVAE, count: Tensor) -> None:
+    """Codewords of snapped levels: the additive table that comes nearest to the cell means, weighted by rows."""
+    names = model.paths[_owner(model)]
+    if model.snapped == 3:
+        names = torch.cat([names, model.cell_codes[:, None]], 1)
+    weight = count.float()
+    left = model.means.clone()
+    # Backfitting (Breiman and Friedman 1985); a few rounds come within a percent of the exact solution.
+    table = torch.zeros_like(model.codewords[: model.snapped])
+    for _ in range(10):
+        for level in range(model.snapped):
+            left += table[level][names[:, level]]
+            total, mass = sums(left, names[:, level], model.size, weight)
+            table[level] = total / (mass + 1.0)[:, None]
+            left -= table[level][names[:, level]]
+    model.codewords[: model.snapped] = table
+
+
+def fit_readout(
+    model: RQVAE,
+    found: Quantisation,
+    rows: Iterable[tuple[Tensor, slice]],
+    held: Tensor,
+) -> tuple[float, float]:
+    """Set the readouts to the least-squares correction of what the decoder leaves over.
+
+    The ridge is the one of a fixed few that does best on the held-out x (M, d). Prototypes make a diagonal block of
+    the normal equations, which is eliminated (Schur complement), so that only deep codewords need a factorisation.
+
+    rows: the vectors behind `found` part by part, each with its slice. Returns the ridge and the held-out squared
+    error per row.
     """
-    fit = AdditiveFit(codes, rest, size)
-    best: tuple[Tensor, float, float] | None = None
-    for ridge in (1.0, 8.0, 64.0, 512.0):
-        table = fit.solve(ridge)
-        error = float((held_rest - apply_table(table, held_codes)).square().sum(1).mean())
-        if best is not None and error > best[2]:
+    p, k, deep = max(model.prototypes, 1), model.size, model.levels - model.snapped
+    codes = found.codes[:, model.snapped :] + k * torch.arange(deep, device=held.device)
+    double: dict[str, Any] = {"dtype": torch.float64, "device": held.device}
+    own = torch.zeros(p, held.shape[1], **double)
+    other = torch.zeros(k * deep, held.shape[1], **double)
+    model.prototype_readout.zero_()
+    model.readout.zero_()
+    for x, at in rows:
+        rest = (x - model.decode(found.q[at], found.prototype[at], found.codes[at])).double()
+        own.index_add_(0, found.prototype[at], rest)
+        for level in range(deep):
+            other.index_add_(0, codes[at, level], rest)
+    count = torch.bincount(found.prototype, minlength=p).double()
+    gram = torch.zeros(k * deep, k * deep, **double)
+    cross = torch.zeros(p, k * deep, **double)
+    ones = torch.ones(len(codes), **double)
+    for a in range(deep):
+        cross.view(-1).index_add_(0, found.prototype * (k * deep) + codes[:, a], ones)
+        for b in range(deep):
+            gram.view(-1).index_add_(0, codes[:, a] * (k * deep) + codes[:, b], ones)
+    eye = torch.eye(k * deep, **double)
+    held_q = model.quantise(model.encode(held))
+    best: tuple[float, float, Tensor, Tensor] | None = None
+    for ridge in _RIDGES:
+        # Without prototypes nothing is told apart by them: their block is shut off.
+        inverse = 1 / (count + ridge) if model.snapped else torch.zeros_like(count)
+        whole = gram + ridge * eye - cross.T @ (inverse[:, None] * cross)
+        words = torch.cholesky_solve(other - cross.T @ (inverse[:, None] * own), torch.linalg.cholesky(whole))
+        model.readout.copy_(words.view(deep, k, -1))
+        if model.snapped:
+            model.prototype_readout.copy_(inverse[:, None] * (own - cross @ words))
+        error = float((held - model.decode(held_q.q, held_q.prototype, held_q.codes)).square().sum(1).mean())
+        if best is not None and error > best[1]:
             break
-        best = table, ridge, error
+        best = ridge, error, model.readout.clone(), model.prototype_readout.clone()
     assert best is not None
-    return best
-
-
-def apply_table(table: Tensor, codes: Tensor) -> Tensor:
-    """Sum over levels of table[l, codes[:, l]]: (N, d)."""
-    out = table[0][codes[:, 0]]
-    for level in range(1, codes.shape[1]):
-        out = out + table[level][codes[:, level]]
-    return out
+    model.readout.copy_(best[2])
+    model.prototype_readout.copy_(best[3])
+    return best[:2]

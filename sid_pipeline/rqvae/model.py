@@ -1,6 +1,6 @@
 """The RQ-VAE as a torch module, in units of the catalogue's variance.
 
-Belongs here: parameters and the forward pass. The module mirrors `codebook.Codebook`, which is its frozen
+Belongs here: parameters, tables and the forward pass. The module mirrors `codebook.Codebook`, which is its frozen
 form; it works on (x - mean) / scale, and `export` folds mean and scale back in.
 """
 
@@ -16,19 +16,33 @@ from torch import Tensor, nn
 
 from sid_pipeline.rqvae.config import TrainConfig
 
+# Rows whose (rows, prototypes) scores are made at once: they stay within cache.
 _ROWS = 1024
 
 
 @dataclass(frozen=True)
-class Forward:
-    """One pass over B rows: z (B, D); residuals, per level what was quantised (B, D), and codes (B, levels),
-    both
-    without gradient; output (B, d)."""
+class Quantisation:
+    """What B latents became, without gradient: prototype, cell (B,), zeros where nothing is snapped; codes
+    (B, levels); rests, per deep level what it quantised (B, D); q (B, D), what all codes together stand for."""
 
-    z: Tensor
-    residuals: list[Tensor]
+    prototype: Tensor
+    cell: Tensor
     codes: Tensor
-    output: Tensor
+    rests: list[Tensor]
+    q: Tensor
+
+    def at(self, rows: Tensor) -> Quantisation:
+        """Of some rows only."""
+        return Quantisation(
+            self.prototype[rows], self.cell[rows], self.codes[rows], [rest[rows] for rest in self.rests], self.q[rows]
+        )
+
+    @staticmethod
+    def cat(parts: list[Quantisation]) -> Quantisation:
+        """Several batches as one."""
+        names = ("prototype", "cell", "codes", "q")
+        whole = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+        return Quantisation(rests=[torch.cat(r) for r in zip(*(part.rests for part in parts), strict=True)], **whole)
 
 
 class MLP(nn.Module):
@@ -54,95 +68,123 @@ class MLP(nn.Module):
 
 
 class RQVAE(nn.Module):
-    """Linear-plus-MLP encoder and decoder around a residual quantiser with snapped coarse levels."""
+    """Linear-plus-MLP encoder and decoder around prototypes, their cells, and a residual quantiser below them.
 
-    keys: Tensor
-    offset: Tensor
-    rests: Tensor
+    Gradients move encoder, decoder and keys; the tables (cell means, codewords, readouts) are buffers that the trainer
+    moves to the averages they stand for (van den Oord et al. 2017, appendix A.1).
+
+    cells: number of cells of each prototype, in order; empty where nothing is snapped.
+    """
+
+    means: Tensor
+    codewords: Tensor
+    prototype_readout: Tensor
+    readout: Tensor
     paths: Tensor
+    cell_codes: Tensor
+    start: Tensor
 
-    def __init__(self, config: TrainConfig, dim: int, latent: int, prototypes: int, snap: tuple[float, ...]) -> None:
+    def __init__(self, config: TrainConfig, dim: int, latent: int, snapped: int, cells: list[int]) -> None:
         super().__init__()
         g = torch.Generator().manual_seed(config.seed)
-        self.levels, self.snap = config.levels, snap
-        self.snapped = [level for level, s in enumerate(self.snap) if s > 0]
+        self.levels, self.size, self.snapped = config.levels, config.codebook_size, snapped
+        self.prototypes = len(cells)
+        self.most_cells = max(cells, default=0)
         self.encoder_linear = nn.Parameter(torch.zeros(dim, latent))
         self.decoder_linear = nn.Parameter(torch.zeros(latent, dim))
         widths = list(config.hidden)
         self.encoder = MLP([dim, *widths, latent], g) if widths else None
         self.decoder = MLP([latent, *reversed(widths), dim], g) if widths else None
-        self.codewords = nn.Parameter(torch.zeros(config.levels, config.codebook_size, latent))
-        self.register_buffer("keys", torch.zeros(latent, prototypes))
-        self.register_buffer("offset", torch.zeros(prototypes))
-        self.register_buffer("rests", torch.zeros(prototypes, latent))
-        self.register_buffer("paths", torch.zeros(prototypes, len(self.snapped), dtype=torch.long))
+        self.keys = nn.Parameter(torch.zeros(latent, len(cells)))
+        self.offset = nn.Parameter(torch.zeros(len(cells)))
+        self.register_buffer("means", torch.zeros(sum(cells), latent))
+        self.register_buffer("codewords", torch.zeros(config.levels, config.codebook_size, latent))
+        self.register_buffer("prototype_readout", torch.zeros(len(cells), dim))
+        self.register_buffer("readout", torch.zeros(config.levels - snapped, config.codebook_size, dim))
+        self.register_buffer("paths", torch.zeros(len(cells), min(snapped, 2), dtype=torch.long))
+        self.register_buffer("cell_codes", torch.zeros(sum(cells), dtype=torch.long))
+        self.register_buffer("start", torch.tensor([0, *itertools.accumulate(cells)]))
 
     def encode(self, x: Tensor) -> Tensor:
         """Latent (B, D) of centred, scaled x (B, d)."""
         z = x @ self.encoder_linear
         return z if self.encoder is None else z + self.encoder(x)
 
-    def decode(self, q: Tensor) -> Tensor:
-        """Centred, scaled output (B, d) of a latent q (B, D)."""
+    def decode(self, q: Tensor, prototype: Tensor, codes: Tensor) -> Tensor:
+        """Centred, scaled output (B, d) of a latent q (B, D) under its prototype (B,) and codes (B, levels)."""
         y = q @ self.decoder_linear
-        return y if self.decoder is None else y + self.decoder(q)
+        if self.decoder is not None:
+            y = y + self.decoder(q)
+        if self.snapped:
+            y = y + self.prototype_readout[prototype]
+        for level in range(self.snapped, self.levels):
+            y = y + self.readout[level - self.snapped][codes[:, level]]
+        return y
 
-    def targets(self, z: Tensor) -> list[Tensor]:
-        """Per level, what is quantised before earlier codewords are taken off: (B, D) each."""
-        if not self.snapped:
-            return [z] * self.levels
-        # Split so that the (rows, prototypes) matrix stays within cache and the allocator's reach.
-        weights = [bounded_softmax(torch.addmm(self.offset, part, self.keys)) for part in z.split(_ROWS)]
-        stands_for = torch.zeros_like(self.keys.T)
-        targets = []
-        for level in self.snapped:
-            stands_for = stands_for + self.codewords[level][self.paths[:, level]]
-            denoised = torch.cat([w @ stands_for for w in weights])
-            targets.append(z + self.snap[level] * (denoised - z))
-        deep = z - torch.cat([w @ self.rests for w in weights])
-        return targets + [deep] * (self.levels - len(targets))
+    def logits(self, z: Tensor) -> Tensor:
+        """How much z (B, D) is like each prototype: (B, P), a log posterior up to a constant."""
+        return torch.addmm(self.offset, z, self.keys)
 
-    def quantise(self, z: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Per level what was quantised (B, D); codes (B, levels); the sum of codewords (B, D)."""
-        taken = torch.zeros_like(z)
-        residuals, codes = [], []
-        for level, target in enumerate(self.targets(z)):
-            words = self.codewords[level].detach()
-            residual = target - taken
-            code = torch.addmm(words.square().sum(1), residual.detach(), words.T, alpha=-2).argmin(dim=1)
-            taken = taken + words[code]
-            residuals.append(residual)
+    @torch.no_grad()
+    def quantise(self, z: Tensor) -> Quantisation:
+        """Codes of latents z (B, D), and what they stand for."""
+        return Quantisation.cat([self._quantise(part) for part in z.split(_ROWS)])
+
+    def _quantise(self, z: Tensor) -> Quantisation:
+        prototype = cell = torch.zeros(len(z), dtype=torch.long, device=z.device)
+        codes = []
+        q = torch.zeros_like(z)
+        if self.snapped:
+            prototype = self.logits(z).argmax(1)
+            cell = self.nearest_cell(z, prototype)
+            q = self.means[cell]
+            codes = list(self.paths[prototype].T)
+            if self.snapped == 3:
+                codes.append(self.cell_codes[cell])
+        rests = []
+        for level in range(self.snapped, self.levels):
+            words = self.codewords[level]
+            rests.append(z - q)
+            code = torch.addmm(words.square().sum(1), rests[-1], words.T, alpha=-2).argmin(1)
+            q = q + words[code]
             codes.append(code)
-        return residuals, torch.stack(codes, 1), taken
+        return Quantisation(prototype, cell, torch.stack(codes, 1), rests, q)
 
-    def forward(self, x: Tensor) -> Forward:
-        """The pass with a straight-through gradient over the quantiser (van den Oord et al. 2017)."""
-        z = self.encode(x)
-        with torch.no_grad():
-            residuals, codes, quantised = self.quantise(z)
-        return Forward(z, residuals, codes, self.decode(z + (quantised - z).detach()))
+    def nearest_cell(self, z: Tensor, prototype: Tensor) -> Tensor:
+        """The cell (B,) of its prototype (B,) whose mean is nearest to z (B, D)."""
+        if self.most_cells == 1:
+            return self.start[prototype]
+        return self.start[prototype] + self.cell_distances(z, prototype).argmin(1)
+
+    def cell_distances(self, z: Tensor, prototype: Tensor) -> Tensor:
+        """Squared distances (B, most cells) of z to the cells of its prototype, infinite where it has fewer."""
+        first, count = self.start[prototype], self.start[prototype + 1] - self.start[prototype]
+        nth = torch.arange(self.most_cells, device=z.device)
+        index = (first[:, None] + nth).clamp_max(len(self.means) - 1)
+        gap = (self.means[index] - z[:, None]).square().sum(2)
+        return gap.masked_fill(nth >= count[:, None], torch.inf)
 
 
-def bounded_softmax(logits: Tensor, floor: float = -30.0) -> Tensor:
-    """Softmax over the last axis, no weight below e^floor of the largest: denormals would slow every later
-    product."""
-    w = (logits - logits.detach().max(dim=-1, keepdim=True).values).clamp_min(floor).exp()
-    return w / w.sum(dim=-1, keepdim=True)
-
-
-def export(model: RQVAE, mean: Tensor, scale: float, readout: Tensor) -> dict[str, NDArray[np.generic]]:
-    """The tensors of `codebook.Codebook` for raw vectors; readout (levels, K, d) in scaled units."""
+def export(model: RQVAE, mean: Tensor, scale: float) -> dict[str, NDArray[np.generic]]:
+    """The tensors of `codebook.Codebook` for raw vectors."""
     out = {
         "mean": mean,
         "encoder.linear": model.encoder_linear / scale,
-        "prototype.keys": model.keys,
-        "prototype.offset": model.offset,
-        "prototype.rests": model.rests,
-        "prototype.paths": model.paths,
         "codewords": model.codewords,
         "decoder.linear": model.decoder_linear * scale,
-        "readout": readout * scale,
+        "readout": model.readout * scale,
     }
+    if model.snapped:
+        out |= {
+            "prototype.keys": model.keys,
+            "prototype.offset": model.offset,
+            "prototype.paths": model.paths,
+            "prototype.readout": model.prototype_readout * scale,
+            "cell.start": model.start,
+            "cell.means": model.means,
+        }
+    if model.snapped == 3:
+        out["cell.codes"] = model.cell_codes
     if model.encoder is not None and model.decoder is not None:
         last = len(model.encoder.weight) - 1
         for i in range(last + 1):
@@ -151,11 +193,3 @@ def export(model: RQVAE, mean: Tensor, scale: float, readout: Tensor) -> dict[st
             out[f"decoder.weight.{i}"] = model.decoder.weight[i] * (scale if i == last else 1)
             out[f"decoder.bias.{i}"] = model.decoder.bias[i] * (scale if i == last else 1)
     return {name: t.detach().cpu().numpy() for name, t in out.items()}
-
-
-def inference_config(model: RQVAE, margin_bound: float) -> dict[str, object]:
-    """The settings of `codebook.Codebook` for this model."""
-    return {
-        "snap": list(model.snap),
-        "margin_bound": margin_bound,
-    }

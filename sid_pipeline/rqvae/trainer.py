@@ -27,7 +27,7 @@ from sid_pipeline.rqvae import checkpoint, gate, losses
 from sid_pipeline.rqvae import initialise as init
 from sid_pipeline.rqvae.codebook import Codebook
 from sid_pipeline.rqvae.config import TrainConfig
-from sid_pipeline.rqvae.model import RQVAE, Forward, export, inference_config
+from sid_pipeline.rqvae.model import RQVAE, Quantisation, export
 from sid_pipeline.rqvae.sampler import HierarchicalSampler, UniformSampler
 from sid_pipeline.rqvae.tree import GRADES, build_tree
 
@@ -36,9 +36,15 @@ log = logging.getLogger(__name__)
 Progress = Callable[[Mapping[str, float]], None]
 
 _LOG_EVERY = 20
-_PROBE_STEPS = 20
-_CONTRAST_ROWS = 1024
-_REFIT_ROWS = 262_144
+_WARM_STEPS = 20
+_CONTRAST_ROWS = 512
+_LEAST_MICRO = 32
+_FIT_ROWS = 262_144
+_FIT_PASSES = 2
+# What follows the last refit: metrics, margins, distances, writing.
+_FINISH_SECONDS = 1.0
+_DISTANCE_QUANTILES = (0.5, 0.9, 0.99, 0.999)
+_OOD_FACTOR = 1.5
 _TERMS = ("loss", "reconstruction", "quantisation", "contrastive")
 
 
@@ -99,13 +105,16 @@ class _Catalogue:
             raise ValueError(f"embeddings has {len(x)} rows; at least 16 products are needed to train a codebook.")
         self.raw, self.device = x, device
         self.n, self.dim = x.shape
-        self.hash, self.mean, self.scale = self._scan()
+        self.hash, self.mean, self.scale, self.fingerprint = self._scan()
         self.resident: Tensor | None = None
         if device.type == "cuda" and 4 * self.n * self.dim < 0.5 * torch.cuda.mem_get_info(device)[0]:
             self.resident = self._moved(np.arange(self.n))
 
-    def _scan(self) -> tuple[str, Tensor, float]:
-        """One pass: hash, check for NaN and Inf, mean (d,) and root of the total variance."""
+    def _scan(self) -> tuple[str, Tensor, float, NDArray[np.float64]]:
+        """One pass: hash, check for NaN and Inf, mean (d,), root of the total variance, and one number per row (N,) by
+        which equal rows are told from different ones."""
+        ray = np.random.default_rng(0).standard_normal(self.dim)
+        fingerprint = np.empty(self.n)
         digest = hashlib.sha256(f"{self.raw.dtype}{self.raw.shape}".encode())
         total = np.zeros(self.dim)
         square = 0.0
@@ -120,6 +129,7 @@ class _Catalogue:
                 )
             total += part.sum(axis=0, dtype=np.float64)
             square += float(np.einsum("nd,nd->", part, part, dtype=np.float64))
+            np.matmul(part, ray, out=fingerprint[start : start + len(part)])
         mean = total / self.n
         variance = square / self.n - float(mean @ mean)
         if variance <= 1e-10 * max(square / self.n, 1e-30):
@@ -128,6 +138,7 @@ class _Catalogue:
             digest.hexdigest(),
             torch.from_numpy(mean.astype(np.float32)).to(self.device),
             math.sqrt(variance),
+            np.round(fingerprint / math.sqrt(variance), 9),
         )
 
     def take(self, rows: NDArray[np.int64]) -> Tensor:
@@ -147,8 +158,9 @@ class _State:
 
     step: int = 0
     steps: int = 0
-    planned: bool = True
+    micro: int = 0
     elapsed: float = 0.0
+    fit_seconds: float = 0.0
     best_score: float = math.inf
     best_step: int = -1
     stale: int = 0
@@ -165,7 +177,6 @@ class _Run:
         checkpoint_dir: str | os.PathLike[str] | None,
         progress: Progress | None,
     ) -> None:
-        self.reserve = 0.0
         self.began = time.monotonic()
         self.config, self.progress = config, progress
         self.folder = Path(checkpoint_dir) if checkpoint_dir is not None else None
@@ -177,7 +188,7 @@ class _Run:
         self.lam = self._lambda()
         self.uniform, self.related = self._samplers()
         self.latent = min(config.latent_dim or 128, self.data.dim)
-        self.state = _State(steps=self._planned_steps(), planned=config.max_seconds is None or config.steps is not None)
+        self.state = _State(steps=self._planned_steps(), micro=config.batch_size)
         self.best: dict[str, Tensor] = {}
         self.pending: list[Tensor] = []
 
@@ -236,199 +247,237 @@ class _Run:
         found = checkpoint.read(self.folder, self._identity()) if self.folder else None
         if found:
             tensors, state = found
-            self.snap = tuple(state["snap"])
-            self._build(len(tensors["model.offset"]))
+            self._build(state["snapped"], tensors["model.start"].diff().tolist())
             self._restore(tensors, state)
             return
         c = self.config
-        rng = np.random.default_rng([c.seed, 3])
-        self.init_rows = self.train_rows
-        if len(self.train_rows) > c.init_rows:
-            self.init_rows = np.sort(rng.choice(self.train_rows, c.init_rows, replace=False))
         generator = torch.Generator().manual_seed(c.seed)
-        x = self.data.take(self.init_rows)
+        sample = self._sample(c.init_rows, 3)
+        x = self.data.take(sample)
         axes = init.principal_axes(x, self.latent)
         z = x @ axes
-        leaf = self.tree.leaf[self.init_rows] if c.taxonomy_init else np.full(len(z), -1)
-        # Sizes are meant for all products; the sample at hand may be a part of them.
-        share = len(z) / len(self.train_rows)
-        group = share * init.group_size(c, len(self.train_rows))
-        size = share * init.prototype_size(c, len(self.train_rows))
-        # By the birthday bound a fifth of the products of a cell this large collide in the last level alone.
-        largest = share * c.codebook_size / 2
-        prototypes = init.group_products(z, leaf, size, group, c.cells_per_group, largest, generator) if size else None
-        self.member = prototypes.member if prototypes else torch.zeros(0, dtype=torch.long, device=self.device)
-        self.snap = init.snap_strengths(c, prototypes.compact) if prototypes else (0.0,) * c.levels
-        self._build(len(prototypes.cell) if prototypes else 0)
+        leaf = self.tree.leaf[sample] if c.taxonomy_init else np.full(len(z), -1)
+        plan = init.make_plan(c, z, leaf, len(self.train_rows))
+        prototypes = init.cluster(z, leaf, plan, generator) if plan.snapped else None
+        self._build(plan.snapped, prototypes.cells if prototypes else [])
         with torch.no_grad():
             self.model.encoder_linear.copy_(axes)
             self.model.decoder_linear.copy_(axes.T)
             if prototypes:
-                init.set_keys(self.model, z, self.member)
-                node = self.tree.node[self.init_rows] if c.taxonomy_init else self.tree.node[self.init_rows, :0]
-                init.lay_paths(self.model, z, prototypes, node, c.kmeans_iterations, generator)
-                init.set_rests(self.model, z, self.member, c.prefix_centring)
-            init.fit_codewords(self.model, z, c.kmeans_iterations, generator)
+                node = self.tree.node[sample] if c.taxonomy_init else self.tree.node[sample, :0]
+                init.set_keys(self.model, z, prototypes.member)
+                init.set_means(self.model, z, prototypes.cell)
+                init.lay_paths(self.model, z, node, c.kmeans_iterations, generator)
+            init.fit_tables(self.model, z, c.kmeans_iterations, generator, warm=False)
+        del x, z
+        began = time.monotonic()
+        self._fit(self.model)
+        self.state.fit_seconds = time.monotonic() - began
         self._save()
 
-    def _build(self, prototypes: int) -> None:
+    def _sample(self, most: int, stream: int) -> NDArray[np.int64]:
+        """At most `most` training rows, sorted; the same in every call."""
+        if len(self.train_rows) <= most:
+            return self.train_rows
+        rng = np.random.default_rng([self.config.seed, stream])
+        return np.sort(rng.choice(self.train_rows, most, replace=False))
+
+    @torch.no_grad()
+    def _fit(self, model: RQVAE) -> float:
+        """Tables and readouts in closed form, on all training rows or a large sample; returns the held-out relative
+        error."""
+        rows = self._sample(_FIT_ROWS, 5)
+        generator = torch.Generator().manual_seed(self.config.seed + 1)
+        z = torch.cat([model.encode(self.data.take(part)) for part, _ in _chunks(rows)])
+        found = init.fit_tables(model, z, _FIT_PASSES, generator, warm=True)
+        held = self.data.take(self.held_rows)
+        parts = ((self.data.take(part), at) for part, at in _chunks(rows))
+        self.ridge, error = init.fit_readout(model, found, parts, held)
+        return error / float(held.square().sum(1).mean())
+
+    def _build(self, snapped: int, cells: list[int]) -> None:
         c = self.config
-        self.model = RQVAE(c, self.data.dim, self.latent, prototypes, self.snap).to(self.device)
-        linear = [self.model.encoder_linear, self.model.decoder_linear]
-        matrices = [p for m in (self.model.encoder, self.model.decoder) if m for p in m.weight]
-        rest = [
-            self.model.codewords,
-            *(p for m in (self.model.encoder, self.model.decoder) if m for p in m.bias),
-        ]
+        self.model = RQVAE(c, self.data.dim, self.latent, snapped, cells).to(self.device)
+        halves = [m for m in (self.model.encoder, self.model.decoder) if m]
         groups = [
-            {"params": linear, "weight_decay": 0.0, "peak": c.linear_learning_rate},
-            {"params": matrices, "weight_decay": c.weight_decay, "peak": c.learning_rate},
-            {"params": rest, "weight_decay": 0.0, "peak": c.learning_rate},
+            {
+                "params": [self.model.encoder_linear, self.model.decoder_linear],
+                "weight_decay": 0.0,
+                "peak": c.linear_learning_rate,
+            },
+            {"params": [p for m in halves for p in m.weight], "weight_decay": c.weight_decay, "peak": c.learning_rate},
+            {
+                "params": [self.model.keys, self.model.offset, *(p for m in halves for p in m.bias)],
+                "weight_decay": 0.0,
+                "peak": c.learning_rate,
+            },
         ]
         self.optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0)
-        self.used = torch.zeros(c.levels, c.codebook_size, device=self.device)
+        self.used = torch.zeros(c.levels - snapped, c.codebook_size, device=self.device)
+        self.spare: list[Tensor] = []
 
     # ---------------------------------------------------------------------- loop
     def loop(self) -> None:
         """Gradient steps until the budget ends or validation stops improving."""
         s, c = self.state, self.config
-        self.ticked, self.ticked_step = time.monotonic(), s.step
+        self.looped, self.looped_step = self.ticked, self.ticked_step = time.monotonic(), s.step
         if s.step == 0 and not s.history:
             self._validate()
+        self._plan()
         while s.step < s.steps and not s.stopped:
             self._set_rate()
             self._step()
             s.step += 1
             if c.reset_every and s.step % c.reset_every == 0 and s.step < 0.8 * s.steps:
                 self._reset_unused()
-            if not s.planned and s.step >= _PROBE_STEPS:
-                self._plan()
+            self._plan()
             if s.step % _LOG_EVERY == 0 or s.step == s.steps:
                 self._report()
             if s.step % c.validate_every == 0 or s.step == s.steps:
                 self._validate()
             if self.folder and s.step % c.checkpoint_every == 0:
                 self._save()
-            self._watch_clock()
-        if s.step and s.history and s.history[-1].get("validated") != s.step:
-            self._validate()
         self._save()
 
     def _set_rate(self) -> None:
         s = self.state
-        warm = min((s.step + 1) / _PROBE_STEPS, 1.0)
-        done = (s.step - _PROBE_STEPS) / max(s.steps - _PROBE_STEPS, 1) if s.planned else 0.0
-        cosine = 0.5 * (1 + math.cos(math.pi * min(max(done, 0.0), 1.0)))
+        warm = min((s.step + 1) / _WARM_STEPS, 1.0)
+        cosine = 0.5 * (1 + math.cos(math.pi * min(s.step / max(s.steps, 1), 1.0)))
         for group in self.optimiser.param_groups:
             group["lr"] = group["peak"] * warm * (0.02 + 0.98 * cosine)
 
     def _step(self) -> None:
-        s, c = self.state, self.config
-        even = self.uniform.batch(s.step)
-        drawn = self.related.batch(s.step) if self.related else np.empty(0, np.int64)
-        rows = np.concatenate([even, drawn])
-        self.rows, self.drawn = rows, drawn
-        x = self.data.take(rows)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            out = self.model(x)
-        weight = torch.ones(len(rows), device=self.device)
-        weight[len(even) :] = c.hierarchical_weight
-        recon = losses.reconstruction(x, out.output.float(), weight)
-        rq = losses.quantisation(out.z, self._goals(out), out.codes, self.model.codewords, c.commitment, weight)
-        total = recon + rq
-        contrast = torch.zeros((), device=self.device)
-        if self.lam > 0:
-            contrast = self._contrast(out.z, rows, len(even))
-            total = total + self.lam * contrast
-        self.optimiser.zero_grad(set_to_none=True)
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.gradient_clip)
+        """One batch, in parts of at most `micro` rows: the related rows come first."""
+        step = self.state.step
+        self.drawn = self.related.batch(step) if self.related else np.empty(0, np.int64)
+        self.rows = np.concatenate([self.drawn, self.uniform.batch(step)])
+        while True:
+            try:
+                parts, terms = self._gradients()
+                break
+            except torch.cuda.OutOfMemoryError:
+                self._halve()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         self.optimiser.step()
-        ones = torch.ones(len(rows), device=self.device)
-        for level in range(c.levels):
-            self.used[level].index_add_(0, out.codes[:, level], ones)
-        self.spare = out.residuals
-        self.pending.append(torch.stack([total.detach(), recon.detach(), rq.detach(), contrast.detach()]))
+        found, z, error = zip(*parts, strict=True)
+        self._move_tables(Quantisation.cat(list(found)), torch.cat(z), torch.cat(error))
+        self.pending.append(terms)
 
-    def _goals(self, out: Forward) -> list[Tensor]:
-        """What each chosen codeword should be: at snapped levels what is left of z itself, not of its
-        prototype."""
-        goals = list(out.residuals)
-        rest = out.z.detach()
-        for level in self.model.snapped:
-            goals[level] = rest
-            rest = rest - self.model.codewords[level].detach()[out.codes[:, level]]
-        return goals
+    def _gradients(self) -> tuple[list[tuple[Quantisation, Tensor, Tensor]], Tensor]:
+        """Gradients of the batch; per part its quantisation, latents and reconstruction errors; the loss terms (4,)."""
+        c, related = self.config, len(self.drawn)
+        weight = torch.ones(len(self.rows), device=self.device)
+        weight[:related] = c.hierarchical_weight
+        whole = weight.sum()
+        self.optimiser.zero_grad(set_to_none=True)
+        parts, terms = [], torch.zeros(len(_TERMS), device=self.device)
+        for start in range(0, len(self.rows), self.state.micro):
+            rows = self.rows[start : start + self.state.micro]
+            own = weight[start : start + len(rows)]
+            x = self.data.take(rows)
+            with self._autocast():
+                z = self.model.encode(x)
+            z = z.float()
+            found = self.model.quantise(z.detach())
+            # Straight through the quantiser (van den Oord et al. 2017).
+            through = z + (found.q - z).detach()
+            with self._autocast():
+                out = self.model.decode(through, found.prototype, found.codes)
+            out = out.float()
+            share = own.sum() / whole
+            recon = share * losses.reconstruction(x, out, own)
+            rq = share * losses.quantisation(z, found.q, c.commitment, own)
+            contrast = torch.zeros((), device=self.device)
+            if self.lam > 0 and start == 0:
+                contrast = self._contrast(z, found, rows)
+            total = recon + rq + self.lam * contrast
+            total.backward()
+            terms += torch.stack([total, recon, rq, contrast]).detach()
+            parts.append((found, z.detach(), (x - out).detach()))
+        return parts, terms
 
-    def _contrast(self, z: Tensor, rows: NDArray[np.int64], even: int) -> Tensor:
-        """The taxonomy term, on the hierarchical part of the batch or, without one, on its categorised
-        rows."""
-        at = np.arange(even if self.related else 0, len(rows))
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+
+    def _halve(self) -> None:
+        """Go on with parts of half the rows after the GPU ran out of memory."""
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if self.state.micro <= _LEAST_MICRO:
+            raise TrainingError(
+                f"The GPU has no memory for {self.state.micro} rows at step {self.state.step + 1}; "
+                "lower hidden, latent_dim or prototypes, or set device to 'cpu'."
+            )
+        self.state.micro = -(-self.state.micro // 2)
+        self._note(
+            f"The GPU ran out of memory at step {self.state.step + 1}: batches go in parts of {self.state.micro} rows."
+        )
+
+    def _contrast(self, z: Tensor, found: Quantisation, rows: NDArray[np.int64]) -> Tensor:
+        """The taxonomy term, on the related part of the batch or, without one, on its categorised rows."""
+        at = np.arange(min(len(self.drawn), len(rows)) or len(rows))
         at = at[self.tree.leaf[rows[at]] >= 0][:_CONTRAST_ROWS]
         picked = rows[at]
         node = torch.from_numpy(self.tree.node[picked]).to(self.device)
         length = torch.from_numpy(self.tree.length[picked]).to(self.device)
         where = torch.from_numpy(at).to(self.device)
+        memberships, whole = losses.memberships(self.model, z[where], found.at(where))
         return losses.contrastive(
-            self.model.quantise(z[where])[0],
-            self.model.codewords,
+            memberships,
+            whole,
             losses.pair_grades(node, length),
             torch.from_numpy(picked).to(self.device),
             self.config.level_weights,
             self.config.negative_weight,
         )
 
+    @torch.no_grad()
+    def _move_tables(self, found: Quantisation, z: Tensor, error: Tensor) -> None:
+        """Moving averages: of what chose each cell, codeword and readout entry among the evenly drawn rows."""
+        m, decay = self.model, self.config.table_decay
+        even = slice(len(self.drawn), None)
+        z, error, prototype, cell = z[even], error[even], found.prototype[even], found.cell[even]
+        if m.snapped:
+            _follow(m.means, cell, z - m.means[cell], decay)
+            _follow(m.prototype_readout, prototype, error, decay)
+        self.spare = [rest[even] for rest in found.rests]
+        for i, rest in enumerate(self.spare):
+            code = found.codes[even, m.snapped + i]
+            _follow(m.codewords[m.snapped + i], code, rest - m.codewords[m.snapped + i][code], decay)
+            _follow(m.readout[i], code, error, decay)
+            self.used[i] += torch.bincount(code, minlength=m.size)
+
+    @torch.no_grad()
     def _reset_unused(self) -> None:
-        """Move codewords that no row chose since the last reset onto random residuals of this batch."""
+        """Move deep codewords that no row chose since the last reset onto random rests of this batch."""
         rng = np.random.default_rng([self.config.seed, 4, self.state.step])
-        moments = self.optimiser.state[self.model.codewords]
-        with torch.no_grad():
-            for level in range(self.config.levels):
-                dead = torch.nonzero(self.used[level] == 0)[:, 0]
-                if not len(dead):
-                    continue
-                spare = self.spare[level]
-                pick = torch.from_numpy(rng.integers(len(spare), size=len(dead))).to(self.device)
-                self.model.codewords[level, dead] = spare[pick]
-                for name in ("exp_avg", "exp_avg_sq"):
-                    moments[name][level, dead] = 0
+        for i, spare in enumerate(self.spare):
+            dead = torch.nonzero(self.used[i] == 0)[:, 0]
+            pick = torch.from_numpy(rng.integers(len(spare), size=len(dead))).to(self.device)
+            self.model.codewords[self.model.snapped + i, dead] = spare[pick]
+            self.model.readout[i, dead] = 0
         self.used.zero_()
 
     # ------------------------------------------------------------------- clock
     def _elapsed(self) -> float:
         return self.state.elapsed + time.monotonic() - self.began
 
-    def _reserve(self) -> float:
-        """Seconds the refit after the loop will take, from the measured time of a pass over a few rows."""
-        rows = self.train_rows[: min(4096, len(self.train_rows))]
-        t = time.monotonic()
-        with torch.no_grad():
-            self.model.quantise(self.model.encode(self.data.take(rows)))
-        per_row = (time.monotonic() - t) / len(rows)
-        passes = self.config.refit_passes + 4
-        return 3.0 + 1.3 * per_row * min(self.data.n, _REFIT_ROWS) * passes
-
     def _plan(self) -> None:
-        """Turn the wall budget into a step budget, from the speed of the first steps."""
-        s, c = self.state, self.config
-        assert c.max_seconds is not None
-        now = time.monotonic()
-        per_step = (now - self.ticked_first) / (s.step - 1) if s.step > 1 else 0.05
-        left = c.max_seconds - self._elapsed() - self._reserve()
-        s.steps = max(s.step, s.step + int(0.95 * left / per_step))
-        s.planned = True
+        """Turn what is left of the wall budget into a step budget, from the speed so far; stop where none is left.
 
-    def _watch_clock(self) -> None:
+        The refit at the end is the work that `start` did and timed.
+        """
         s, c = self.state, self.config
-        if s.step == 1:
-            self.ticked_first = time.monotonic()
         if c.max_seconds is None:
             return
-        if s.step % _LOG_EVERY == 0 or s.step == 1:
-            self.reserve = self._reserve() if s.step % 100 == 0 or s.step == 1 else self.reserve
-        if self._elapsed() + self.reserve > c.max_seconds and s.step < s.steps:
+        now = time.monotonic()
+        per_step = (now - self.looped) / max(s.step - self.looped_step, 1)
+        left = c.max_seconds - self._elapsed() - s.fit_seconds - _FINISH_SECONDS
+        steps = s.step + int(left / max(per_step, 1e-9))
+        s.steps = max(min(steps, c.steps or steps), s.step)
+        if s.steps == s.step:
             s.stopped = "wall budget"
-            s.planned = True
 
     # ----------------------------------------------------------------- reporting
     def _terms(self) -> dict[str, float]:
@@ -485,9 +534,9 @@ class _Run:
         x = self.data.take(self.held_rows)
         error, codes = [], []
         for part in x.split(4096):
-            out = self.model(part)
-            error.append((part - out.output).square().sum(1))
-            codes.append(out.codes)
+            found = self.model.quantise(self.model.encode(part))
+            error.append((part - self.model.decode(found.q, found.prototype, found.codes)).square().sum(1))
+            codes.append(found.codes)
         # Relative to predicting the catalogue's mean for the same rows.
         return float(torch.cat(error).mean() / x.square().sum(1).mean()), torch.cat(codes)
 
@@ -500,10 +549,16 @@ class _Run:
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors.update({f"best.{k}": v for k, v in self.best.items()})
         tensors.update(checkpoint.optimiser_tensors(self.optimiser))
-        tensors.update(used=self.used, member=self.member, init_rows=torch.from_numpy(self.init_rows))
+        tensors["used"] = self.used
         if self.pending:
             tensors["pending"] = torch.stack(self.pending)
-        state = {**s.__dict__, "snap": self.snap, "elapsed": self._elapsed(), "run": self._identity()}
+        state = {
+            **s.__dict__,
+            "snapped": self.model.snapped,
+            "ridge": self.ridge,
+            "elapsed": self._elapsed(),
+            "run": self._identity(),
+        }
         checkpoint.write(self.folder, tensors, state)
 
     def _restore(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -513,42 +568,31 @@ class _Run:
         self.model.load_state_dict(under("model."))
         self.best = under("best.")
         checkpoint.restore_optimiser(self.optimiser, tensors)
-        self.used, self.member = (tensors[k].to(self.device) for k in ("used", "member"))
-        self.init_rows = tensors["init_rows"].numpy()
+        self.used, self.ridge = tensors["used"].to(self.device), state["ridge"]
         self.pending = list(tensors["pending"].to(self.device)) if "pending" in tensors else []
-        self.state = _State(**{k: v for k, v in state.items() if k not in ("run", "snap")})
+        self.state = _State(**{k: v for k, v in state.items() if k not in ("run", "snapped", "ridge")})
         self.began = time.monotonic()
-        self.ticked_first = self.began
-        self.reserve = self._reserve()
         log.info("resumed at step %d of %d", self.state.step, self.state.steps)
 
     # -------------------------------------------------------------------- finish
     @torch.no_grad()
     def finish(self, provenance: Mapping[str, Any]) -> Codebook:
-        """Best state, refit in closed form, gates, and the frozen codebook."""
+        """The last state refitted in closed form, or the best one seen where that is better; gates; the frozen
+        codebook."""
         c, s = self.config, self.state
-        if self.best:
+        relative, chosen = s.best_score, s.best_step
+        if s.step > 0:
+            refitted = self._fit(self.model)
+            s.history.append({"step": s.step, "held_out_relative_error": refitted})
+            if refitted < relative:
+                relative, chosen = refitted, s.step
+        if chosen == s.best_step < s.step:
             self.model.load_state_dict(self.best)
-        generator = torch.Generator().manual_seed(c.seed + 1)
-        if len(self.model.offset):
-            latents = self._latents(self.init_rows)
-            init.set_keys(self.model, latents, self.member)
-            init.set_rests(self.model, latents, self.member, c.prefix_centring)
-        rows = self.train_rows
-        if len(rows) > _REFIT_ROWS:
-            rows = np.sort(np.random.default_rng([c.seed, 5]).choice(rows, _REFIT_ROWS, replace=False))
-        z = self._latents(rows)
-        if c.refit_passes:
-            codes = init.fit_codewords(self.model, z, c.refit_passes, generator, warm=True)
-        else:
-            codes = torch.cat([self.model.quantise(part)[1] for part in z.split(8192)])
-        held = self.data.take(self.held_rows)
-        held_q = self.model.quantise(self.model.encode(held))
-        held_rest = held - self.model.decode(held_q[2])
-        rest = torch.cat([self._rest(part, code) for part, code in _parts(rows, codes)])
-        distinct = self._distinct(rows)
-        readout, ridge, error = init.least_squares_readout(codes, rest, c.codebook_size, held_q[1], held_rest)
-        relative = error / float(held.square().sum(1).mean())
+        rows = self._sample(_FIT_ROWS, 5)
+        codes = torch.cat(
+            [self.model.quantise(self.model.encode(self.data.take(part))).codes for part, _ in _chunks(rows)]
+        )
+        distinct = len(np.unique(self.data.fingerprint[rows]))
         health = gate.measure(codes.cpu().numpy(), c.codebook_size, distinct, relative)
         gate.refuse_collapse(health, c.codebook_size, c.min_usage, c.max_relative_error, self.lam)
         manifest = {
@@ -564,13 +608,14 @@ class _Run:
             "run": {
                 "steps": s.step,
                 "steps_planned": s.steps,
-                "chosen_step": s.best_step,
+                "chosen_step": chosen,
                 "stopped": s.stopped or "step budget",
                 "epochs": s.step * self.uniform.size / len(self.train_rows),
                 "lambda_contrastive": self.lam,
-                "prototypes": len(self.model.offset),
-                "snap": list(self.snap),
-                "readout_ridge": ridge,
+                "snapped_levels": self.model.snapped,
+                "prototypes": self.model.prototypes,
+                "cells": len(self.model.means),
+                "readout_ridge": self.ridge,
                 "device": str(self.device),
                 "notes": self.notes,
             },
@@ -582,43 +627,46 @@ class _Run:
             },
             "provenance": dict(provenance),
         }
-        arrays = export(self.model, self.data.mean, self.data.scale, readout)
-        bound = self._margin_bound(arrays)
-        book = Codebook(arrays, inference_config(self.model, bound), manifest, s.history)
+        arrays = export(self.model, self.data.mean, self.data.scale)
+        book = Codebook(arrays, self._inference_config(arrays), manifest, s.history)
         book.manifest["run"]["seconds"] = round(self._elapsed(), 2)
         return book
 
-    def _latents(self, rows: NDArray[np.int64]) -> Tensor:
-        return torch.cat([self.model.encode(self.data.take(part)) for part in _chunks(rows)])
-
-    def _rest(self, rows: NDArray[np.int64], codes: Tensor) -> Tensor:
-        return self.data.take(rows) - self.model.decode(init.apply_table(self.model.codewords, codes))
-
-    def _distinct(self, rows: NDArray[np.int64]) -> int:
-        """Number of different vectors among the rows, told apart by one random projection."""
-        ray = np.random.default_rng([self.config.seed, 6]).standard_normal(self.data.dim)
-        seen = [np.asarray(self.data.raw[part], dtype=np.float64) @ ray for part in _chunks(rows)]
-        return len(np.unique(np.round(np.concatenate(seen) / self.data.scale, 9)))
-
-    def _margin_bound(self, arrays: Mapping[str, NDArray[Any]]) -> float:
-        """Below which margin float32 cannot be trusted: 20 times the worst error seen on held-out
-        products."""
-        probe = Codebook(arrays, inference_config(self.model, -1.0))
-        sure = Codebook(arrays, inference_config(self.model, math.inf))
-        x = np.asarray(self.data.raw[self.held_rows[:2048]], dtype=np.float32)
-        a, b = probe.quantise(x), sure.quantise(x)
-        same = (a.codes == b.codes).all(axis=1)
-        worst = float(np.abs(a.margin[same] - b.margin[same]).max(initial=0.0))
-        return max(1e-5, 20 * worst)
+    def _inference_config(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+        """What the codebook must know of itself, measured on held-out products."""
+        snapped = {"snapped_levels": self.model.snapped}
+        x = np.asarray(self.data.raw[self.held_rows], dtype=np.float32)
+        single = Codebook(arrays, {**snapped, "margin_bound": -1.0})
+        bound = _margin_bound(single, Codebook(arrays, {**snapped, "margin_bound": math.inf}), x[:2048])
+        distance = single.quantise(x).distance.astype(np.float64)
+        quantiles = {f"{q:g}": float(f"{np.quantile(distance, q):.6g}") for q in _DISTANCE_QUANTILES}
+        return {
+            **snapped,
+            "margin_bound": bound,
+            "distance_quantiles": quantiles,
+            "ood_distance": float(f"{_OOD_FACTOR * quantiles['0.999']:.6g}"),
+        }
 
 
-def _chunks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+def _margin_bound(single: Codebook, double: Codebook, x: NDArray[np.float32]) -> float:
+    """Below which margin float32 cannot be trusted: 20 times the worst error seen on x."""
+    a, b = single.quantise(x), double.quantise(x)
+    same = (a.codes == b.codes).all(axis=1)
+    worst = float(np.abs(a.margin[same] - b.margin[same]).max(initial=0.0))
+    return float(f"{max(1e-6, 20 * worst):.3g}")
+
+
+def _follow(table: Tensor, index: Tensor, gap: Tensor, decay: float) -> None:
+    """Move entries of a table (M, D) by the mean gap (B, D) of the rows with that index (B,), less by few rows."""
+    count = torch.bincount(index, minlength=len(table)).to(gap.dtype)
+    rate = (1 - decay**count) / count.clamp_min(1)
+    table.index_add_(0, index, gap * rate[index, None])
+
+
+def _chunks(rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], slice]]:
     for start in range(0, len(rows), 8192):
-        yield rows[start : start + 8192]
-
-
-def _parts(rows: NDArray[np.int64], codes: Tensor) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-    yield from zip(_chunks(rows), codes.split(8192), strict=True)
+        part = rows[start : start + 8192]
+        yield part, slice(start, start + len(part))
 
 
 def _device(name: str) -> torch.device:

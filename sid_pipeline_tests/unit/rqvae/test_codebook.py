@@ -12,10 +12,13 @@ import pytest
 
 from sid_pipeline.rqvae import Codebook, CodebookError
 
-D, LATENT, K, P = 6, 4, 5, 3
+D, LATENT, K = 6, 4, 5
+CELLS = [2, 1, 3]  # of each prototype
+P = len(CELLS)
 
 
 def arrays(seed: int = 0) -> dict[str, np.ndarray]:
+    """A codebook with three snapped levels."""
     rng = np.random.default_rng(seed)
     shapes = {
         "mean": (D,),
@@ -26,20 +29,26 @@ def arrays(seed: int = 0) -> dict[str, np.ndarray]:
         "encoder.bias.1": (LATENT,),
         "prototype.keys": (LATENT, P),
         "prototype.offset": (P,),
-        "prototype.rests": (P, LATENT),
+        "prototype.readout": (P, D),
+        "cell.means": (sum(CELLS), LATENT),
         "codewords": (4, K, LATENT),
         "decoder.linear": (LATENT, D),
         "decoder.weight.0": (LATENT, 7),
         "decoder.bias.0": (7,),
         "decoder.weight.1": (7, D),
         "decoder.bias.1": (D,),
-        "readout": (4, K, D),
+        "readout": (1, K, D),
     }
     made = {name: rng.standard_normal(shape).astype(np.float32) * 0.5 for name, shape in shapes.items()}
-    return {**made, "prototype.paths": rng.integers(K, size=(P, 3), dtype=np.int32)}
+    return {
+        **made,
+        "prototype.paths": np.array([[0, 3], [4, 3], [0, 1]], np.int32),
+        "cell.start": np.array([0, 2, 3, 6], np.int32),
+        "cell.codes": np.array([0, 4, 2, 1, 3, 0], np.int32),
+    }
 
 
-CONFIG = {"snap": [0.9, 0.9, 0.5, 0.0], "margin_bound": 1e-5}
+CONFIG = {"snapped_levels": 3, "margin_bound": 1e-5}
 
 
 @pytest.fixture
@@ -53,19 +62,13 @@ def by_hand(a: dict[str, np.ndarray], x: np.ndarray) -> tuple[list[int], float]:
     c = x - a["mean"]
     hidden = np.maximum(c @ a["encoder.weight.0"] + a["encoder.bias.0"], 0)
     z = c @ a["encoder.linear"] + hidden @ a["encoder.weight.1"] + a["encoder.bias.1"]
-    w = np.exp(z @ a["prototype.keys"] + a["prototype.offset"])
-    w /= w.sum()
-    taken, codes, path = np.zeros(LATENT), [], np.zeros((P, LATENT))
-    for level, strength in enumerate(CONFIG["snap"]):
-        if strength:
-            path = path + a["codewords"][level][a["prototype.paths"][:, level]]
-            target = z + strength * (w @ path - z)
-        else:
-            target = z - w @ a["prototype.rests"]
-        code = int(((target - taken - a["codewords"][level]) ** 2).sum(1).argmin())
-        codes.append(code)
-        taken += a["codewords"][level][code]
-    return codes, float(((z - taken) ** 2).sum())
+    k = int((z @ a["prototype.keys"] + a["prototype.offset"]).argmax())
+    cells = range(a["cell.start"][k], a["cell.start"][k + 1])
+    j = min(cells, key=lambda cell: float(((z - a["cell.means"][cell]) ** 2).sum()))
+    rest = z - a["cell.means"][j]
+    last = int(((rest - a["codewords"][3]) ** 2).sum(1).argmin())
+    codes = [*a["prototype.paths"][k].tolist(), int(a["cell.codes"][j]), last]
+    return codes, float(((rest - a["codewords"][3][last]) ** 2).sum())
 
 
 def test_quantise_follows_the_formulas(book: Codebook) -> None:
@@ -79,17 +82,32 @@ def test_quantise_follows_the_formulas(book: Codebook) -> None:
     assert (q.margin >= 0).all()
 
 
-def test_decode_is_decoder_of_the_quantised_plus_readout(book: Codebook) -> None:
-    a, codes = arrays(), np.array([[0, 1, 2, 3], [4, 4, 0, 0]])
-    q = sum(a["codewords"][level][codes[:, level]] for level in range(4))
+def test_decode_is_decoder_of_what_the_codes_stand_for_plus_readout(book: Codebook) -> None:
+    a = arrays()
+    codes = np.array([[0, 3, 4, 2], [0, 1, 3, 0], [4, 3, 2, 1]])  # cells 1, 4 and 2 of prototypes 0, 2 and 1
+    q = a["cell.means"][[1, 4, 2]] + a["codewords"][3][codes[:, 3]]
     np.testing.assert_allclose(book.quantised(codes), q, rtol=1e-6)
-    np.testing.assert_allclose(
-        book.quantised(codes[:, :2]), a["codewords"][0][codes[:, 0]] + a["codewords"][1][codes[:, 1]]
-    )
+    np.testing.assert_allclose(book.quantised(codes[:, :3]), a["cell.means"][[1, 4, 2]])
     h = np.maximum(q @ a["decoder.weight.0"] + a["decoder.bias.0"], 0)
     want = a["mean"] + q @ a["decoder.linear"] + h @ a["decoder.weight.1"] + a["decoder.bias.1"]
-    want = want + sum(a["readout"][level][codes[:, level]] for level in range(4))
+    want = want + a["prototype.readout"][[0, 2, 1]] + a["readout"][0][codes[:, 3]]
     np.testing.assert_allclose(book.decode(codes), want, rtol=1e-4, atol=1e-5)
+
+
+def test_codes_that_no_product_takes_are_decoded_by_their_codewords(book: Codebook) -> None:
+    words = arrays()["codewords"]
+    strange = np.array([[1, 1, 1, 1], [0, 3, 3, 0]])  # no such prototype; no such cell of prototype 0
+    want = sum(words[level][strange[:, level]] for level in range(4))
+    np.testing.assert_allclose(book.quantised(strange), want, rtol=1e-5)
+    np.testing.assert_allclose(book.quantised(strange[:, :2]), words[0][[1, 0]] + words[1][[1, 3]], rtol=1e-5)
+    assert np.isfinite(book.decode(strange)).all()
+
+
+def test_every_product_is_coded_relative_to_what_its_prefix_decodes_to(book: Codebook) -> None:
+    q = book.quantise(np.random.default_rng(8).standard_normal((200, D)).astype(np.float32))
+    x = np.random.default_rng(8).standard_normal((200, D)).astype(np.float32)
+    gap = book.latent(x) - book.quantised(q.codes)
+    np.testing.assert_allclose((gap**2).sum(1), q.distance, rtol=1e-4)
 
 
 def test_codewords_encode_to_themselves() -> None:
@@ -102,9 +120,8 @@ def test_codewords_encode_to_themselves() -> None:
         "decoder.linear": eye,
         "codewords": words,
         "readout": zero,
-        "prototype.keys": np.zeros((4, 0), np.float32),
     }
-    book = Codebook(flat, {**CONFIG, "snap": [0, 0, 0, 0]})
+    book = Codebook(flat, {**CONFIG, "snapped_levels": 0})
     codes = np.stack(np.meshgrid(*[np.arange(4)] * 4, indexing="ij"), -1).reshape(-1, 4)
     np.testing.assert_array_equal(book.encode(book.decode(codes)), codes)
 
@@ -121,9 +138,12 @@ def test_codes_do_not_depend_on_batch_or_order(book: Codebook) -> None:
 def test_ties_go_to_the_lowest_index() -> None:
     a = arrays()
     a["codewords"][:, 3] = a["codewords"][:, 1]
+    a["prototype.keys"][:, 2], a["prototype.offset"][2] = a["prototype.keys"][:, 0], a["prototype.offset"][0]
+    a["cell.means"][1] = a["cell.means"][0]
     codes = Codebook(a, CONFIG).encode(np.random.default_rng(4).standard_normal((400, D)))
-    assert (codes == 1).any()
-    assert not (codes == 3).any()
+    assert (codes[:, 3] == 1).any() and not (codes[:, 3] == 3).any()
+    paths = {tuple(row) for row in codes[:, :3].tolist()}
+    assert paths == {(0, 3, 0), (4, 3, 2)}, "never the third prototype, never the second cell of the first"
 
 
 def test_rows_near_a_border_are_computed_in_double(book: Codebook) -> None:
@@ -185,9 +205,9 @@ def test_saved_and_loaded_it_is_the_same(book: Codebook, tmp_path: Path) -> None
 
 def test_the_id_changes_with_any_number(book: Codebook) -> None:
     a = arrays()
-    a["readout"][3, 4, 5] += 1e-3
+    a["readout"][0, 4, 5] += 1e-3
     assert Codebook(a, CONFIG).id != book.id
-    assert Codebook(arrays(), {**CONFIG, "snap": [0.9, 0.9, 0.6, 0.0]}).id != book.id
+    assert Codebook(arrays(), {**CONFIG, "margin_bound": 2e-5}).id != book.id
 
 
 def test_a_folder_holds_one_codebook_for_ever(book: Codebook, tmp_path: Path) -> None:
@@ -215,7 +235,7 @@ def test_a_later_format_is_refused(book: Codebook, tmp_path: Path) -> None:
     book.save(tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "format": 99}))
-    with pytest.raises(CodebookError, match="format 99, this version reads 1"):
+    with pytest.raises(CodebookError, match="format 99, this version reads 2"):
         Codebook.load(tmp_path)
 
 

@@ -18,8 +18,7 @@ WEIGHTS = (1.0, 0.75, 0.25, 0.0)
 @pytest.fixture
 def batch():
     g = torch.Generator().manual_seed(0)
-    residuals = [torch.randn(12, 5, generator=g, dtype=torch.float64) * 0.3 for _ in range(4)]
-    codewords = torch.randn(4, 7, 5, generator=g, dtype=torch.float64) * 0.3
+    memberships = [torch.softmax(torch.randn(12, k, generator=g, dtype=torch.float64), 1) for k in (3, 9, 5, 4)]
     tree = build_tree(
         [
             [0, 0, 0],
@@ -38,18 +37,13 @@ def batch():
         12,
     )
     rows = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0])  # the last is the first product, drawn again
-    return residuals, codewords, tree, rows
+    return memberships, tree, rows
 
 
-def slow_contrastive(residuals, codewords, tree, rows, negative_weight, sharpness=0.1) -> float:
-    """The definition, pair by pair."""
+def slow_contrastive(memberships, whole, tree, rows, negative_weight) -> float:
+    """The definition, pair by pair: p_l is of the whole prefix on the first `whole` levels."""
     n = len(rows)
-    p = []
-    for r, words in zip(residuals, codewords, strict=True):
-        d = ((r[:, None] - words[None]) ** 2).sum(-1).numpy()
-        t = sharpness * d.min(1).mean()
-        e = np.exp(np.maximum(-(d - d.min(1, keepdims=True)) / t, -16))
-        p.append(e / e.sum(1, keepdims=True))
+    p = [m.detach().numpy() for m in memberships]
     total = 0.0
     for level, weight in enumerate(WEIGHTS):
         attract, repel = [], []
@@ -59,7 +53,8 @@ def slow_contrastive(residuals, codewords, tree, rows, negative_weight, sharpnes
                     continue
                 a, b = tree.node[i], tree.node[j]
                 grade = int(grade_pairs(a, tree.length[i], b, tree.length[j]))
-                share = math.prod(float(p[m][i] @ p[m][j]) for m in range(level + 1))
+                first = min(level, whole - 1)
+                share = math.prod(float(p[m][i] @ p[m][j]) for m in range(first, level + 1))
                 share = min(max(share, 1e-6), 1 - 1e-6)
                 if grade == 0 or (grade == 1 and level == 0):
                     attract.append(-math.log(share))
@@ -74,14 +69,15 @@ def grades_of(tree):
     return losses.pair_grades(torch.from_numpy(tree.node), torch.from_numpy(tree.length))
 
 
-def test_contrastive_equals_a_loop_over_pairs(batch) -> None:
-    residuals, codewords, tree, rows = batch
-    fast = losses.contrastive(residuals, codewords, grades_of(tree), rows, WEIGHTS, 5.0)
-    assert float(fast) == pytest.approx(slow_contrastive(residuals, codewords, tree, rows, 5.0), rel=1e-9)
+@pytest.mark.parametrize("whole", [1, 2])
+def test_contrastive_equals_a_loop_over_pairs(batch, whole) -> None:
+    memberships, tree, rows = batch
+    fast = losses.contrastive(memberships, whole, grades_of(tree), rows, WEIGHTS, 5.0)
+    assert float(fast) == pytest.approx(slow_contrastive(memberships, whole, tree, rows, 5.0), rel=1e-9)
 
 
 def test_batch_grades_equal_pair_grades(batch) -> None:
-    tree = batch[2]
+    tree = batch[1]
     n, t = tree.node, tree.length
     np.testing.assert_array_equal(grades_of(tree).numpy(), grade_pairs(n[:, None], t[:, None], n[None], t[None]))
 
@@ -100,15 +96,14 @@ def numeric_gradient(f, x, eps=1e-6):
     return grad
 
 
-def test_contrastive_gradient_at_fixed_temperature(batch, monkeypatch) -> None:
-    residuals, codewords, tree, rows = batch
-    # The temperature is a constant to the gradient but moves with the residuals: pin it for the comparison.
-    monkeypatch.setattr(losses, "_temperature", lambda distance, sharpness: torch.tensor(0.4, dtype=torch.float64))
+@pytest.mark.parametrize("whole", [1, 2])
+def test_contrastive_gradient(batch, whole) -> None:
+    memberships, tree, rows = batch
 
     def f():
-        return losses.contrastive(residuals, codewords, grades_of(tree), rows, WEIGHTS, 5.0)
+        return losses.contrastive(memberships, whole, grades_of(tree), rows, WEIGHTS, 5.0)
 
-    leaves = [*residuals[:3], codewords]
+    leaves = memberships[:3]
     for leaf in leaves:
         leaf.requires_grad_(True)
     f().backward()
@@ -129,38 +124,41 @@ def test_reconstruction_gradient() -> None:
     torch.testing.assert_close(got, numeric_gradient(lambda: losses.reconstruction(x, y, weight), y))
 
 
-def test_quantisation_gradient_moves_codewords_and_encoder_apart() -> None:
+def test_quantisation_gradient_is_that_of_the_commitment() -> None:
     g = torch.Generator().manual_seed(2)
-    z = torch.randn(6, 3, generator=g, dtype=torch.float64)
-    words = torch.randn(2, 4, 3, generator=g, dtype=torch.float64)
-    codes = torch.tensor([[0, 1], [0, 2], [3, 1], [2, 2], [0, 0], [1, 3]])
-    weight = torch.ones(6, dtype=torch.float64)
-    goals = [z.clone(), z - words[0][codes[:, 0]]]
+    z, q = (torch.randn(6, 3, generator=g, dtype=torch.float64) for _ in range(2))
+    weight = torch.tensor([1.0, 1, 1, 0.25, 0.25, 0.25], dtype=torch.float64)
     z.requires_grad_(True)
-    words.requires_grad_(True)
-    losses.quantisation(z, goals, codes, words, 0.25, weight).backward()
-    got_z, got_words = z.grad.clone(), words.grad.clone()
+    value = losses.quantisation(z, q, 0.25, weight)
+    value.backward()
+    got = z.grad.clone()
     z.requires_grad_(False)
-    words.requires_grad_(False)
-    fixed = sum(words[m][codes[:, m]] for m in range(2)).clone()
-    # Stop-gradients: the encoder sees frozen codewords, the codewords see frozen residuals.
-    commit = numeric_gradient(lambda: 0.25 * (z - fixed).square().sum(1).mean(), z)
-    pull = numeric_gradient(
-        lambda: sum((goals[m] - words[m][codes[:, m]]).square().sum(1).mean() for m in range(2)), words
-    )
-    torch.testing.assert_close(got_z, commit)
-    torch.testing.assert_close(got_words, pull)
+    per_row = (z - q).square().sum(1)
+    assert float(value.detach()) == pytest.approx(1.25 * float((per_row * weight).sum() / weight.sum()))
+    commit = numeric_gradient(lambda: 0.25 * ((z - q).square().sum(1) * weight).sum() / weight.sum(), z)
+    torch.testing.assert_close(got, commit)
 
 
-def test_contrastive_gradient_reaches_encoder_and_codewords() -> None:
+@pytest.mark.parametrize("snapped", [0, 2, 3])
+def test_memberships_are_distributions_and_their_gradient_reaches_encoder_and_keys(snapped) -> None:
     torch.manual_seed(0)
-    model = RQVAE(quick(), 16, 8, 6, (1.0, 1.0, 1.0, 0.0))
+    model = RQVAE(quick(), 16, 8, snapped, [2, 1, 3] if snapped else [])
     with torch.no_grad():
-        for p in (model.encoder_linear, model.codewords, model.keys, model.offset):
+        for p in (model.encoder_linear, model.codewords, model.keys, model.offset, model.means):
             p.copy_(torch.randn(p.shape) * 0.3)
+        if snapped:
+            model.paths.copy_(torch.tensor([[0, 3], [4, 3], [0, 1]]))
+            model.cell_codes.copy_(torch.tensor([0, 4, 2, 1, 3, 0]))
     x = torch.randn(12, 16)
     tree = build_tree(np.repeat(np.arange(4), 3)[:, None], 12)
-    residuals, _, _ = model.quantise(model.encode(x))
-    losses.contrastive(residuals, model.codewords, grades_of(tree), torch.arange(12), WEIGHTS, 5.0).backward()
-    for p in (model.encoder_linear, model.codewords, model.encoder.weight[-1]):
+    z = model.encode(x)
+    found = model.quantise(z.detach())
+    memberships, whole = losses.memberships(model, z, found)
+    assert len(memberships) == 4 and whole == (2 if snapped else 1)
+    for level, p in enumerate(memberships):
+        torch.testing.assert_close(p.sum(1), torch.ones(12), rtol=1e-4, atol=1e-4)
+        if level != 1 or not snapped:  # level 2 of a snapped model is over prototypes
+            assert (p.gather(1, found.codes[:, level : level + 1])[:, 0] > 0).all()
+    losses.contrastive(memberships, whole, grades_of(tree), torch.arange(12), WEIGHTS, 5.0).backward()
+    for p in (model.encoder_linear, model.encoder.weight[-1], *((model.keys, model.offset) if snapped else ())):
         assert float(p.grad.abs().sum()) > 0

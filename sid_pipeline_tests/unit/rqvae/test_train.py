@@ -42,21 +42,24 @@ def test_a_prefix_follows_the_taxonomy(trained: Codebook) -> None:
     assert same[akin].mean() > 10 * same[~akin].mean()
 
 
-def test_the_numpy_codebook_equals_the_torch_model() -> None:
+@pytest.mark.parametrize("snapped", [0, 2, 3])
+def test_the_numpy_codebook_equals_the_torch_model(snapped: int) -> None:
     from sid_pipeline.rqvae.trainer import _Run
 
     x, paths = catalogue()
-    run = _Run(x, paths, quick(refit_passes=0), None, None)
+    run = _Run(x, paths, quick(snapped_levels=snapped, steps=20), None, None)
     run.start()
     run.loop()
     book = run.finish({})
     with torch.no_grad():
         rows = run.data.take(np.arange(500))
         z = run.model.encode(rows)
-        _, codes, quantised = run.model.quantise(z)
+        found = run.model.quantise(z)
+        out = run.model.decode(found.q, found.prototype, found.codes) * run.data.scale + run.data.mean
     np.testing.assert_allclose(book.latent(x), z.numpy(), atol=1e-5)
-    np.testing.assert_array_equal(book.encode(x), codes.numpy())
-    np.testing.assert_allclose(book.quantised(codes.numpy()), quantised.numpy(), atol=1e-5)
+    np.testing.assert_array_equal(book.encode(x), found.codes.numpy())
+    np.testing.assert_allclose(book.quantised(found.codes.numpy()), found.q.numpy(), atol=1e-5)
+    np.testing.assert_allclose(book.decode(found.codes.numpy()), out.numpy(), atol=1e-4)
 
 
 def test_the_same_seed_gives_the_same_codebook(trained: Codebook) -> None:
@@ -232,9 +235,10 @@ def test_odd_taxonomies(paths: np.ndarray) -> None:
     "changes",
     [
         {"hidden": ()},
-        {"snap": (0, 0, 0, 0)},
-        {"prototypes": 0},
-        {"levels": 2, "level_weights": (1, 0), "snap": (0.5, 0)},
+        {"snapped_levels": 0},
+        {"snapped_levels": 2},
+        {"taxonomy_init": False},
+        {"levels": 2, "level_weights": (1, 0)},
         {"hierarchical_fraction": 0.0},
         {"steps": 0},
         {"lambda_contrastive": 0},
@@ -288,3 +292,36 @@ def test_defaults_scale_with_the_catalogue() -> None:
         x, paths = catalogue(n)
         steps.append(_Run(x, paths, TrainConfig(), None, None).state.steps)
     assert 0 < steps[0] <= steps[1] <= 1200
+
+
+def test_when_the_gpu_runs_out_of_memory_the_batch_goes_in_halves() -> None:
+    """The GPU's error is raised here by hand: no GPU runs this test."""
+    from sid_pipeline.rqvae.trainer import _Run
+
+    x, paths = catalogue()
+    run = _Run(x, paths, quick(steps=6), None, None)
+    run.start()
+    inner = run.data.take
+
+    def take(rows: np.ndarray) -> torch.Tensor:
+        if run.state.step == 2 and len(rows) > 70:
+            raise torch.cuda.OutOfMemoryError("no room")
+        return inner(rows)
+
+    run.data.take = take  # type: ignore[method-assign]
+    run.loop()
+    assert run.state.micro == 64
+    assert any("ran out of memory at step 3: batches go in parts of 64 rows" in note for note in run.notes)
+    run.data.take = inner  # type: ignore[method-assign]
+    assert run.finish({}).manifest["run"]["steps"] == 6
+
+
+def test_the_distance_of_a_strange_vector_is_beyond_the_trained_ones(trained: Codebook) -> None:
+    x, _ = catalogue()
+    quantiles = trained.config["distance_quantiles"]
+    assert list(quantiles) == ["0.5", "0.9", "0.99", "0.999"]
+    assert quantiles["0.5"] < quantiles["0.999"] < trained.config["ood_distance"]
+    strange = np.random.default_rng(0).standard_normal((200, 16)).astype(np.float32)
+    strange *= 3
+    assert (trained.quantise(strange).distance > trained.config["ood_distance"]).mean() > 0.9
+    assert (trained.quantise(x).distance > trained.config["ood_distance"]).mean() < 0.01
