@@ -286,7 +286,8 @@ class _Engine:
         layers = [(a[f"encoder.weight.{i}"], a[f"encoder.bias.{i}"]) for i in range(depth)]
         # The linear path and the MLP's first layer read x in one product.
         self.front = np.hstack([a["encoder.linear"], *(w for w, _ in layers[:1])])
-        self.hidden_bias, self.deeper = (layers[0][1], layers[1:]) if layers else (None, [])
+        self.hidden_bias = layers[0][1] if layers else None
+        self.deeper = layers[1:]
         self.latent_dim, self.dtype = a["encoder.linear"].shape[1], dtype
         words = a["codewords"]
         self.levels, self.codewords = len(words), words

@@ -115,23 +115,32 @@ def cluster(z: Tensor, leaf: NDArray[np.int64], plan: Plan, generator: torch.Gen
     wholes = [(rows, bool(compact[leaf[rows[0]]])) for rows in by_leaf if len(rows) and alone[leaf[rows[0]]]]
     if len(pool):
         wholes.append((pool, False))
+    groups: list[Tensor] = []
+    for rows, is_compact in wholes:
+        index = torch.from_numpy(rows)
+        parts = len(rows) / (_MOST_CELLS * plan.largest if is_compact else plan.group)
+        groups += [index[part.cpu()] for part in _split(z[index.to(z.device)], parts, generator)]
     member, cell = (torch.zeros(len(z), dtype=torch.long) for _ in range(2))
     cells: list[int] = []
     done = 0
-    for rows, is_compact in wholes:
-        part, index = z[torch.from_numpy(rows).to(z.device)], torch.from_numpy(rows)
-        parts = len(rows) / (_MOST_CELLS * plan.largest if is_compact else plan.group)
-        for group in _split(part, parts, generator):
-            wanted = min(plan.cells, len(group) / 2)
-            if plan.cells > 1:
-                wanted = min(max(wanted, len(group) / plan.largest), _MOST_CELLS)
-            split = _split(part[group], wanted, generator)
-            for in_cell in split:
-                at = index[group[in_cell].cpu()]
-                member[at], cell[at] = len(cells), done
-                done += 1
-            cells.append(len(split))
+    for number, (group, wanted) in enumerate(zip(groups, _cell_counts(groups, plan), strict=True)):
+        split = _split(z[group.to(z.device)], wanted, generator)
+        for in_cell in split:
+            at = group[in_cell.cpu()]
+            member[at], cell[at] = number, done
+            done += 1
+        cells.append(len(split))
     return Prototypes(member.to(z.device), cell.to(z.device), cells)
+
+
+def _cell_counts(groups: list[Tensor], plan: Plan) -> list[float]:
+    """Cells wanted for each prototype; of a fraction, the larger ones get the one more."""
+    if plan.cells == 1:
+        return [1.0] * len(groups)
+    whole, fraction = divmod(plan.cells, 1)
+    more = set(sorted(range(len(groups)), key=lambda g: (-len(groups[g]), g))[: round(fraction * len(groups))])
+    wanted = [min(whole + (g in more), len(rows) / 2) for g, rows in enumerate(groups)]
+    return [min(max(w, len(rows) / plan.largest), _MOST_CELLS) for w, rows in zip(wanted, groups, strict=True)]
 
 
 def _split(x: Tensor, parts: float, generator: torch.Generator) -> list[Tensor]:
