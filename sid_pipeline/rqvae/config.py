@@ -50,8 +50,9 @@ class TrainConfig:
     )
     cells_per_group: float = _described(
         4.0,
-        "Parts into which a snapped level 3 splits each prototype (of a fraction, the larger ones get one more). The knob between coherence and uniqueness: fewer "
-        "parts, and more near-duplicates share three codes and more products collide.",
+        "Parts into which a snapped level 3 splits each prototype (of a fraction, the larger ones get one more). The "
+        "knob between coherence and uniqueness: fewer parts, and more near-duplicates share three codes and more "
+        "products collide.",
     )
     prototypes: int = _described(
         4096, "Prototypes, about, at most: in a large catalogue a prototype stands for more products."
