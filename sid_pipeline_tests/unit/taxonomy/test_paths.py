@@ -88,6 +88,17 @@ def test_all_pairs_at_once_in_numpy_and_torch() -> None:
     assert distance(tensor[:, None], tensor[None]).tolist() == expected
 
 
+def test_the_grades_of_the_loss_are_this_distance() -> None:
+    """The trainer stands alone and has its own arithmetic; the two must not drift apart."""
+    from sid_pipeline.rqvae.tree import FURTHER, UNRELATED, build_tree, grade_pairs
+
+    rows = np.array([MILK, CHEESE, DAIRY, BAKERY, LAMPS])
+    tree = build_tree(rows, len(rows))
+    grades = grade_pairs(tree.node[:, None], tree.length[:, None], tree.node[None], tree.length[None])
+    apart, shared = distance(rows[:, None], rows[None]), shared_depth(rows[:, None], rows[None])
+    assert np.array_equal(grades, np.where(shared == 0, UNRELATED, np.minimum(apart, FURTHER)))
+
+
 steps = st.lists(st.sampled_from("abc"), max_size=4).map(tuple)
 
 
