@@ -47,7 +47,7 @@ class Evidence:
     @classmethod
     def of(cls, texts: Iterable[str], claims: Claims, sizes: Iterable[Size | None]) -> Evidence:
         """From the normalised texts of one product and what was read in them."""
-        found = {word for text in texts for word in words(text)}
+        found = set(words("\n".join(texts)))
         return cls(frozenset(map(stem, found)), claims, tuple(size for size in sizes if size is not None))
 
     @classmethod

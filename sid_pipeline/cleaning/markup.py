@@ -20,7 +20,7 @@ _INVISIBLE = re.compile(r"<(script|style)\b[^<>]*>.*?</\1\s*>|<!--.*?-->", re.IG
 _GLUED_TAG = re.compile(r"</?(?:su[bp])\b[^<>]*>", re.IGNORECASE)
 _BLOCK_TAG = re.compile(r"</?(?:p|br|div|li|ul|ol|h[1-6]|tr|table|section|hr)\b[^<>]*>", re.IGNORECASE)
 _ANY_TAG = re.compile(r"</?[a-z!?][^<>]*>", re.IGNORECASE)
-_MARKED_UP = re.compile(r"&#?\w|</?[a-z!?][^<>]*>|https?://\S|\bwww\.\S", re.IGNORECASE)
+_MARKED_UP = re.compile(r"&#?\w|</?[a-z!?][^<>]*>|://\S|\bwww\.\S", re.IGNORECASE)
 _SPACES = re.compile(r" {2,}")
 _LINK = re.compile(r"\b(?:https?://|www\.)\S+", re.IGNORECASE)
 
@@ -29,7 +29,7 @@ def strip_markup(text: str) -> str:
     """The normalised text without HTML tags, entities, scripts and links. Idempotent; block tags end a "
     "line."""
     text = normalise(text)
-    while _MARKED_UP.search(text):
+    while ("&" in text or "<" in text or "." in text or ":" in text) and _MARKED_UP.search(text):
         previous = text
         if "&" in text:
             text = html.unescape(_NESTED_AMPERSAND.sub("&", text))
@@ -104,6 +104,9 @@ _INSTRUCTION = re.compile(
 )
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[\w\"'(\[*-])|\n+|\s*[•●▪*]\s+|(?<=[!?])")
+# The same for a text without bullets, and several times quicker.
+_PLAIN_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[\w\"'(\[*-])|\n+|(?<=[!?])")
+_BULLET = re.compile(r"[•●▪*]")
 _CLAUSE_END = re.compile(r"\s*(?:;|,|\s-\s|\s[\u2013\u2014]\s|:(?=\s)|\.\.+)\s*")
 _ENUMERATION = re.compile(
     r"\b(?:ingredients?|contains?|made (?:with|from|of)|free from|composed of|consists? of|allergens?|"
@@ -159,7 +162,7 @@ def split_copy(text: str) -> Copy:
     """
     factual: list[str] = []
     promotional: list[str] = []
-    for sentence in _SENTENCE_END.split(text):
+    for sentence in (_SENTENCE_END if _BULLET.search(text) else _PLAIN_SENTENCE_END).split(text):
         facts, selling = _split_sentence(sentence.strip())
         factual += facts
         promotional += selling

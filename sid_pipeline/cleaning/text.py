@@ -31,6 +31,7 @@ _MISREAD_437_ANY = re.compile("|".join(map(re.escape, sorted(_MISREAD_437, key=l
 _CONTROL = re.compile(
     r"[^\S\n ]|[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\uffff]"
 )
+_SPECIALS = re.compile("[\ufff9-\uffff]")  # the only ones of _CONTROL that Python calls printable
 _UNIFY = str.maketrans(
     {
         "\u2018": "'", "\u2019": "'", "\u02bc": "'", "\u201c": '"', "\u201d": '"', "\u2044": "/",
@@ -71,7 +72,8 @@ def normalise(text: str) -> str:
     """
     if text.isascii() and "  " not in text and "(" not in text and text.isprintable():
         return text.strip()
-    text = _LOST_COMMA.sub(", ", text)
+    if "  " in text:
+        text = _LOST_COMMA.sub(", ", text)
     while not text.isascii():
         previous, text = text, _unify(text)
         if text == previous:
@@ -83,7 +85,8 @@ def _tidy(text: str) -> str:
     """One space between words, no control characters; settles ASCII text in one pass."""
     if "(" in text:
         text = _TRADE_MARKS.sub(" ", text)
-    text = _CONTROL.sub(" ", text)
+    if not text.replace("\n", " ").isprintable() or _SPECIALS.search(text):
+        text = _CONTROL.sub(" ", text)
     return "\n".join(filter(None, (" ".join(line.split()) for line in text.split("\n"))))
 
 
