@@ -131,6 +131,7 @@ class LlmServer:
 
     def _gemini_error(self, kind: str) -> web.Response:
         status, reason, message, details = {
+            "400": (400, "INVALID_ARGUMENT", "the request is too long", []),
             "429": (429, "RESOURCE_EXHAUSTED", "slow down", [{"retryDelay": "0.05s"}]),
             "429-daily": (
                 429, "RESOURCE_EXHAUSTED", "You exceeded your current quota",
@@ -241,6 +242,7 @@ class LlmServer:
 
     def _openai_error(self, kind: str) -> web.Response:
         status, code, message, headers = {
+            "400": (400, "context_length_exceeded", "the request is too long", {}),
             "429": (429, "rate_limit_exceeded", "slow down", {"retry-after": "0.05"}),
             "429-daily": (429, "insufficient_quota", "You exceeded your current quota", {}),
             "500": (500, None, "internal error", {}),

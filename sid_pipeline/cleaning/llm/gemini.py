@@ -223,6 +223,8 @@ def _class_of(code: int, body: dict[str, Any]) -> Failure:
         return Failure.QUOTA
     if code in (408, 504):
         return Failure.TIMEOUT
+    if code in (400, 413):
+        return Failure.MALFORMED  # this request's own fault, not the account's
     return Failure.SERVER if code >= 500 else Failure.CONFIGURATION
 
 

@@ -103,6 +103,8 @@ def _class_of(code: int, reason: str) -> Failure:
         return Failure.RATE_LIMITED
     if code == 408 or code == 504:
         return Failure.TIMEOUT
+    if code in (400, 413, 422):
+        return Failure.MALFORMED  # this request's own fault, not the account's
     return Failure.SERVER if code >= 500 else Failure.CONFIGURATION
 
 

@@ -118,9 +118,11 @@ class Stream:
         try:
             answer = await self.calls.ask(self._request(group))
         except CallFailed as failed:
-            if failed.answer is None:
+            if failed.answer is None and failed.failure is not Failure.MALFORMED:
                 self.give_up(group, failed.failure, str(failed))
                 return []
+            if failed.answer is None:
+                return list(group)  # the service would not read it; one of the texts may be why
             self.record(failed.answer, group, failed.failure, str(failed))
             return list(group)
         try:
@@ -145,6 +147,8 @@ class Stream:
             except CallFailed as failed:
                 if failed.answer is not None:
                     self.record(failed.answer, [text], failed.failure, str(failed))
+                elif failed.failure is Failure.MALFORMED:
+                    self.calls.judge(False)  # not paid for, but where all fail like this the run should end
                 if failed.failure is Failure.REFUSED and refusals + 1 < MAX_REFUSALS:
                     refusals += 1
                     continue

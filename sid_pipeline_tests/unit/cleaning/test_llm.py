@@ -137,6 +137,14 @@ def test_what_a_person_must_mend_stops_every_further_call(server, provider, faul
     assert all(isinstance(result, NotCleaned) and "No further call was made" in result.sentence for result in results)
 
 
+@pytest.mark.parametrize("per_prompt", [1, 4])
+def test_a_request_that_the_service_will_not_read_costs_its_own_text_only(server, provider, per_prompt):
+    server.fault("400", times=1000, match="Oat 5 ")
+    results = cleaner(server, provider, per_prompt=per_prompt).clean(products(12))
+    assert [i for i, result in enumerate(results) if isinstance(result, NotCleaned)] == [5]
+    assert results[5].failure == Failure.MALFORMED.value and "too long" in results[5].sentence
+
+
 def test_a_wrong_key_costs_one_call_and_is_never_shown(server, provider, caplog):
     wrong = "wrong-key-9d81c4e7"
     with caplog.at_level(logging.DEBUG):
