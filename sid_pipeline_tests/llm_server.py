@@ -25,6 +25,7 @@ from aiohttp import web
 
 KEY = "test-key-7f3a9b"
 FAULTS = (
+    "400",
     "429",
     "429-daily",
     "500",
