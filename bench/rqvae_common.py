@@ -86,7 +86,7 @@ def catalogue(name: str, text: str = "raw") -> Catalogue:
     titles = [value or "" for value in table.column(title).to_pylist()]
     brands = table.column(brand).to_pylist() if brand else [None] * len(titles)
     steps = np.array([table.column(level).to_pylist() for level in levels], dtype=object).T
-    x = _embedded(name, text, titles, brands, [path[-1] for path in steps.tolist()])
+    x = embedded(name, text, titles, brands, [path[-1] for path in steps.tolist()])
     return Catalogue(f"{name} {text}", x, _numbered(steps))
 
 
@@ -102,9 +102,10 @@ def _numbered(steps: NDArray[Any]) -> NDArray[np.int64]:
     return paths
 
 
-def _embedded(
+def embedded(
     name: str, text: str, titles: Sequence[str], brands: Sequence[str | None], leaves: Sequence[str | None]
 ) -> NDArray[np.float32]:
+    """Unit vectors (N, d) of a catalogue's `raw` or `cleaned` text, made once and cached under its name."""
     from sid_pipeline.embedding.model import Embedder, embedder_id
     from sid_pipeline.embedding.texts import render
     from sid_pipeline.settings import load_settings
