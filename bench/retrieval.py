@@ -66,12 +66,14 @@ def chorus(settings: dict[str, Any]) -> None:
         q = embedded("chorus_queries", "raw", queries, nothing, nothing)
         book = codebook(catalogue, x, flavour, **settings)
         kmeans = fit_residual_kmeans(x, book.levels, book.codebook_size, 0)
+        codes, decoded = book.encode(x), book.decode(book.encode(x))
+        # (queries, products) scores
         by = {
-            "full vector": lambda i, j, x=x, q=q: x[j] @ q[i],
-            "decoded SID": lambda i, j, d=book.decode(book.encode(x)), q=q: d[j] @ q[i] / np.linalg.norm(d[j], axis=1),
-            "SID prefix": lambda i, j, c=book.encode(x), o=book.encode(q): shared_levels(c[j], o[i]),
-            "k-means prefix": lambda i, j, c=kmeans.assign(x), o=kmeans.assign(q): shared_levels(c[j], o[i]),
-            "all tied": lambda i, j: np.zeros(len(j)),
+            "full vector": q @ x.T,
+            "decoded SID": q @ (decoded / np.linalg.norm(decoded, axis=1, keepdims=True)).T,
+            "SID prefix": shared_levels(codes[None], book.encode(q)[:, None]),
+            "k-means prefix": shared_levels(kmeans.assign(x)[None], kmeans.assign(q)[:, None]),
+            "all tied": np.zeros((len(queries), len(x))),
         }
         found: dict[str, list[float]] = {name: [] for name in by}
         for number, query in enumerate(queries):
@@ -79,7 +81,7 @@ def chorus(settings: dict[str, Any]) -> None:
             j = np.array([row_of[str(judged["product_id"][k])] for k in at])
             gain = 2.0 ** np.array([float(judged["rating"][k]) for k in at]) - 1
             for name, score in by.items():
-                value = ndcg(score(number, j), gain)
+                value = ndcg(score[number, j], gain)
                 if value is not None:
                     found[name].append(value)
         means = {name: float(np.mean(values)) for name, values in found.items()}

@@ -61,7 +61,11 @@ def evaluation_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
             context,
             warehouse.receipts,
             flavour.key(REPORT),
-            {**_looked_at(warehouse, assigned), "settings": settings.model_dump()},
+            {
+                **_looked_at(warehouse, assigned),
+                "settings": settings.model_dump(),
+                "live": _other_live(warehouse, flavour, assigned),
+            },
             lambda: _report(warehouse, flavour, release, assigned.facts["as_of_snapshot"]),
             still_there=lambda receipt: (warehouse.state / receipt.facts["page"]).is_file(),
         )
@@ -168,6 +172,13 @@ def comparison_assets(flavours: list[Flavour]) -> list[dg.AssetsDefinition]:
     return [flavour_comparison, explorer]
 
 
+def _other_live(warehouse: Warehouse, flavour: Flavour, assigned: Receipt) -> str | None:
+    """The live publication where it is of another codebook than these SIDs."""
+    pointer = read_pointer(warehouse.state, flavour.name)
+    other = pointer is not None and pointer["codebook_id"] != assigned.facts["codebook_id"]
+    return pointer["publication"] if pointer is not None and other else None
+
+
 def _looked_at(warehouse: Warehouse, assigned: Receipt) -> dict[str, str]:
     """What these assets look at: the SIDs, and the titles, categories and vectors of the day they stand on."""
     snapshot = assigned.facts["as_of_snapshot"]
@@ -250,10 +261,11 @@ def _report(warehouse: Warehouse, flavour: Flavour, release: str, snapshot: str)
         frame = frame.where(bucket < int(1_000_000 * settings.sample / total))
     sample = frame.orderBy("product_id").toArrow()
     codes = sample["codes"].combine_chunks().flatten().to_numpy().reshape(len(sample), -1)
-    all_codes = None
+    all_codes = all_texts = None
     if total > settings.sample:
-        every = sids.select("codes").toArrow()["codes"].combine_chunks().flatten().to_numpy()
-        all_codes = every.reshape(-1, codebook.levels)
+        whole = sids.join(texts, "product_id").select("codes", F.xxhash64(F.lower("text")).alias("text")).toArrow()
+        all_codes = whole["codes"].combine_chunks().flatten().to_numpy().reshape(-1, codebook.levels)
+        all_texts = whole["text"].to_numpy()
     x = join([matrix(sample[f"vector_{i}"]) for i in range(len(flavour.weights))], flavour.weights)
     result = evaluate(
         EvaluationInput(
@@ -265,10 +277,12 @@ def _report(warehouse: Warehouse, flavour: Flavour, release: str, snapshot: str)
             categories=[tuple(path) if path else None for path in sample["category"].to_pylist()],
             vectors=np.asarray(x),
             codes=codes,
-            reconstruction=codebook.decode(codes),
+            reconstruct=lambda rows: codebook.decode(codes[rows]),
             codebook_size=codebook.codebook_size,
             seed=settings.seed,
+            others=_live_codes(warehouse, flavour, trained, sample["product_id"].to_pylist()),
             all_codes=all_codes,
+            all_texts=all_texts,
         )
     )
     folder = warehouse.reports(flavour.name, release)
@@ -287,6 +301,26 @@ def _report(warehouse: Warehouse, flavour: Flavour, release: str, snapshot: str)
             "page": (folder / "report.html").relative_to(warehouse.state).as_posix(),
         },
     )
+
+
+def _live_codes(
+    warehouse: Warehouse, flavour: Flavour, trained: Receipt, product_ids: list[str]
+) -> "dict[str, np.ndarray]":
+    """The live release's codes of the products, -1 where it has none; nothing where its codebook is this one."""
+    import numpy as np
+
+    from sid_pipeline.reader import open_live
+
+    pointer = read_pointer(warehouse.state, flavour.name)
+    if pointer is None or pointer["codebook_id"] == trained.facts["codebook_id"]:
+        return {}
+    sids = open_live(flavour.name, warehouse.state, hashes=False).lookup(product_ids)
+    known = [_codes(sid) for sid in sids if sid]
+    if not known:
+        return {}
+    codes = np.full((len(sids), len(known[0])), -1, np.int64)
+    codes[[row for row, sid in enumerate(sids) if sid]] = known
+    return {f"live ({pointer['release']})": codes}
 
 
 def _name_prefixes(warehouse: Warehouse, flavour: Flavour, release: str, snapshot: str) -> Outcome:

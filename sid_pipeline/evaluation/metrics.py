@@ -169,6 +169,14 @@ def collisions_of_different_texts(
     return {"items": items, "sids": len(found), "worst": shown}
 
 
+def items_of_different_texts(prefix: np.ndarray, texts: np.ndarray) -> int:
+    """Items that share a SID with an item of another text; `texts` (N,) are integers, equal where texts are."""
+    sid = prefix[:, -1]
+    pairs = np.unique(np.stack([sid, np.unique(texts, return_inverse=True)[1].reshape(-1)]), axis=1)
+    several = np.bincount(pairs[0]) > 1
+    return int(several[sid].sum())
+
+
 def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
 
@@ -184,7 +192,9 @@ def _mean_cosine(vectors: np.ndarray, norms: np.ndarray, members: np.ndarray) ->
 # ------------------------------------------------------------------------------------------ faithfulness
 
 
-def faithfulness(vectors: np.ndarray, reconstruct: Callable[[slice], np.ndarray]) -> dict[str, float | None]:
+def faithfulness(
+    vectors: np.ndarray, reconstruct: Callable[[slice], np.ndarray], population: int | None = None
+) -> dict[str, Estimate | None]:
     """How much of a vector its codes keep.
 
     relMSE is the squared error over the variance, sum |x - x'|^2 / sum |x - mean|^2: 0 is perfect, 1 is no
@@ -193,6 +203,8 @@ def faithfulness(vectors: np.ndarray, reconstruct: Callable[[slice], np.ndarray]
     Args:
         vectors: (N, d) float32.
         reconstruct: gives the (rows, d) reconstruction of a slice of rows.
+        population: products that the N were sampled from; None: they are all. The interval of relMSE is the
+            delta method's for a ratio of means.
 
     Returns:
         {"rel_mse", "cosine"}; rel_mse is None where all vectors are equal.
@@ -202,17 +214,24 @@ def faithfulness(vectors: np.ndarray, reconstruct: Callable[[slice], np.ndarray]
     for rows in row_blocks(n):
         mean += vectors[rows].sum(0, dtype=np.float64)
     centre = (mean / n).astype(np.float32)
-    error = variance = cosine = 0.0
+    error, spread, cosine = np.empty(n), np.empty(n), np.empty(n)
     for rows in row_blocks(n):
         x, back = vectors[rows], reconstruct(rows)
-        error += float(np.square(x - back).sum(dtype=np.float64))
-        variance += float(np.square(x - centre).sum(dtype=np.float64))
+        error[rows] = np.square(x - back).sum(1, dtype=np.float64)
+        spread[rows] = np.square(x - centre).sum(1, dtype=np.float64)
         lengths = np.linalg.norm(x, axis=1) * np.linalg.norm(back, axis=1)
         lengths[lengths == 0] = 1.0
-        cosine += float((np.einsum("nd,nd->n", x, back) / lengths).sum(dtype=np.float64))
+        cosine[rows] = np.einsum("nd,nd->n", x, back) / lengths
+    rel_mse = None
     # Rounding leaves a trace of variance between equal vectors.
-    flat = variance <= 1e-10 * max(n, 1)
-    return {"rel_mse": None if flat else error / variance, "cosine": cosine / n}
+    if spread.sum() > 1e-10 * max(n, 1):
+        ratio = float(error.sum() / spread.sum())
+        influence = _mean_estimate((error - ratio * spread) / spread.mean(), population or n)
+        half = None if influence.high is None else influence.high - influence.value
+        rel_mse = Estimate(
+            ratio, None if half is None else max(0.0, ratio - half), None if half is None else ratio + half, n
+        )
+    return {"rel_mse": rel_mse, "cosine": _mean_estimate(cosine, population or n)}
 
 
 def shared_depth(prefix: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
@@ -485,6 +504,7 @@ def fragmentation(
     paths: Sequence[Path],
     levels: Sequence[int] = (1, 2),
     worst: int = 20,
+    population: int | None = None,
 ) -> dict[str, Any]:
     """Over how many prefixes each leaf category is spread.
 
@@ -497,6 +517,9 @@ def fragmentation(
         leaves: (N,) leaf number, -1 for none.
         paths: path of each leaf number.
         levels: prefix depths to look at.
+        population: products that the N were sampled from; None: they are all. The interval of the effective
+            number is a delete-a-group jackknife (20 groups) over products. A smaller sample holds fewer
+            products of a leaf, which lowers the number itself: compare at equal sample sizes.
 
     Returns:
         `levels`: per depth the mean over leaves, the means weighted by products, and `worst`: leaves by
@@ -520,12 +543,13 @@ def fragmentation(
         present = np.flatnonzero(size)
         order = present[np.lexsort((present, -effective[present]))][:worst]
         weights = size[present] / len(rows)
+        whole = float((effective[present] * weights).sum())
         out["levels"].append(
             {
                 "prefix_level": level,
                 "prefixes_per_leaf": float(prefixes[present].mean()),
                 "prefixes_weighted": float((prefixes[present] * weights).sum()),
-                "effective_weighted": float((effective[present] * weights).sum()),
+                "effective_weighted": _effective_estimate(whole, leaf, part, population),
                 "outside_main": float(1 - main.sum() / len(rows)),
                 "worst": [
                     {
@@ -542,6 +566,33 @@ def fragmentation(
     return out
 
 
+def _effective_estimate(whole: float, leaf: np.ndarray, part: np.ndarray, population: int | None) -> Estimate:
+    """The mean effective number of prefixes of a product's leaf, with its jackknife interval."""
+    n = len(leaf)
+    if population is None or population <= n:
+        return Estimate(whole, whole, whole, n)
+    group = np.arange(n) % _JACKKNIFE_GROUPS
+    left_out = np.array([_effective(leaf[group != g], part[group != g]) for g in range(min(n, _JACKKNIFE_GROUPS))])
+    groups = len(left_out)
+    if groups < 2:
+        return Estimate(whole, None, None, n)
+    error = np.sqrt((groups - 1) / groups * np.square(left_out - left_out.mean()).sum() * (1 - n / population))
+    half = float(student_t.ppf(0.975, groups - 1) * error)
+    return Estimate(whole, max(1.0, whole - half), whole + half, n)
+
+
+def _effective(leaf: np.ndarray, part: np.ndarray) -> float:
+    if not len(leaf):
+        return 1.0
+    size = np.bincount(leaf)
+    width = int(part.max()) + 1
+    cell, count = np.unique(leaf * width + part, return_counts=True)
+    owner = cell // width
+    share = count / size[owner]
+    effective = np.exp(np.bincount(owner, weights=-share * np.log(share), minlength=len(size)))
+    return float((effective * size).sum() / len(leaf))
+
+
 def error_propagation(
     prefix: np.ndarray,
     labels: np.ndarray,
@@ -551,6 +602,7 @@ def error_propagation(
     codes: np.ndarray,
     level: int = 2,
     worst: int = 20,
+    population: int | None = None,
 ) -> dict[str, Any]:
     """Products that sit among products of another category.
 
@@ -562,10 +614,11 @@ def error_propagation(
     Args:
         labels, paths: from `tree_labels`.
         level: depth of the prefix.
+        population: products that the N were sampled from; None: they are all.
 
     Returns:
-        `items` (categorised products with company under their prefix), `levels` (tree_level, items and share
-        of them that disagree; the share is None without such products) and `worst`.
+        `items` (categorised products with company under their prefix), `levels` (tree_level, items that
+        disagree and their share, an `Estimate`, None without such products) and `worst`.
     """
     level = min(level, prefix.shape[1])
     rows = np.flatnonzero(labels[:, 0] >= 0) if labels.shape[1] else np.empty(0, np.int64)
@@ -589,7 +642,9 @@ def error_propagation(
             {
                 "tree_level": tree + 1,
                 "items": int(wrong.sum()),
-                "share": float(wrong.sum() / accompanied) if accompanied else None,
+                "share": _mean_estimate(wrong[others > 0].astype(np.float64), max(population or 0, accompanied))
+                if accompanied
+                else None,
             }
         )
         missing = worst - len(out["worst"])

@@ -173,6 +173,22 @@ def stratified_pairs(
     return _pairs(STRATIFIED, vectors, norms, i[keep], j[keep])
 
 
+def restrict(pairs: Pairs, present: np.ndarray, whole_anchors: bool = False) -> Pairs:
+    """The pairs of rows that are present, numbered among those.
+
+    Args:
+        present: (N,) bool.
+        whole_anchors: drop an anchor with all its pairs where one of them is not present, so that the pairs of
+            each anchor stay equally many and in order.
+    """
+    keep = present[pairs.i] & present[pairs.j]
+    if whole_anchors and len(pairs):
+        keep = keep.reshape(len(np.unique(pairs.i)), -1)
+        keep = np.repeat(keep.all(axis=1), keep.shape[1])
+    number = np.cumsum(present) - 1
+    return Pairs(pairs.name, number[pairs.i[keep]], number[pairs.j[keep]], pairs.cosine[keep])
+
+
 def concatenate(name: str, *sets: Pairs) -> Pairs:
     """One set from several, in the order given."""
     return Pairs(

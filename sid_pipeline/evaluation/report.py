@@ -20,6 +20,7 @@ from sid_pipeline.evaluation.pairs import (
     concatenate,
     neighbour_pairs,
     random_pairs,
+    restrict,
     row_norms,
     stratified_pairs,
 )
@@ -59,12 +60,16 @@ class EvaluationInput:
             taxonomy.
         vectors: (N, d) float32, the embeddings that were quantised; need not have unit length.
         codes: (N, L) int, 0 <= code < codebook_size.
-        reconstruction: (N, d) float32 decoded from the codes, or None where it cannot be had.
+        reconstruct: gives the (rows, d) float32 vectors decoded from the codes of a slice of rows; None where
+            they cannot be had.
         codebook_size: codes per level.
         seed: of every sample and baseline.
-        others: further code tables of the same products to put beside, by name (the live release, a trial).
+        others: further code tables of the same products to put beside, by name (the live release, a trial); a row
+            of -1 is a product that the other table does not have, and its figures are on those it has.
         all_codes: (M, L) codes of the whole catalogue where the N products are a sample of it. Usage and
             collisions depend on how many products are looked at, so they are then given for all M besides.
+        all_texts: (M,) integers, equal where texts are equal; with `all_codes`, for the items of the whole
+            catalogue that share a SID with another text.
         sampling: sizes of the samples.
     """
 
@@ -76,11 +81,12 @@ class EvaluationInput:
     categories: Sequence[Path | None] | None
     vectors: np.ndarray
     codes: np.ndarray
-    reconstruction: np.ndarray | None = None
+    reconstruct: Callable[[slice], np.ndarray] | None = None
     codebook_size: int = 512
     seed: int = 0
     others: Mapping[str, np.ndarray] = field(default_factory=dict)
     all_codes: np.ndarray | None = None
+    all_texts: np.ndarray | None = None
     sampling: Sampling = Sampling()
 
 
@@ -132,7 +138,10 @@ class Report:
                 out[f"usage_l{entry['level']}"] = float(entry["usage"])
                 out[f"perplexity_l{entry['level']}"] = float(entry["perplexity"])
                 out[f"gini_l{entry['level']}"] = float(entry["gini"])
-        different = self.data["different_texts"]["items"]
+        population = self.data["population"] or {}
+        different = population.get("items_of_different_texts")
+        if different is None:
+            different = self.data["different_texts"]["items"]
         return {**out, "items_same_sid_different_text": float(different)}
 
     def to_markdown(self) -> str:
@@ -157,6 +166,7 @@ def evaluate(given: EvaluationInput) -> Report:
     )
     labels, paths = metrics.tree_labels(categories)
 
+    population = None if given.all_codes is None else len(given.all_codes)
     rng = np.random.default_rng(given.seed)
     norms = row_norms(vectors)
     random = random_pairs(vectors, norms, sampling.random_pairs, rng)
@@ -170,17 +180,18 @@ def evaluate(given: EvaluationInput) -> Report:
         }
 
     tables = {OURS: table(codes, [size] * levels, _NOTES[OURS])}
-    if given.reconstruction is not None:
-        back = given.reconstruction
-        tables[OURS]["faithfulness"] = metrics.faithfulness(vectors, lambda rows: np.asarray(back[rows], np.float32))
+    if given.reconstruct is not None:
+        tables[OURS]["faithfulness"] = _faithfulness(vectors, given.reconstruct, population)
     for name, other in given.others.items():
         other = np.asarray(other)
-        tables[name] = table(other, _sizes(other, size), "the same products in another code table")
+        has = int((other[:, 0] >= 0).sum())
+        note = "the same products in another code table" + ("" if has == n else f", of which it has {has:,}")
+        tables[name] = table(other, _sizes(other, size), note)
     model = fit_residual_kmeans(vectors, levels, size, given.seed)
     kmeans = model.assign(vectors)
     tables[RESIDUAL_KMEANS] = table(kmeans, [size] * levels, _NOTES[RESIDUAL_KMEANS])
-    tables[RESIDUAL_KMEANS]["faithfulness"] = metrics.faithfulness(
-        vectors, lambda rows: model.reconstruct(kmeans[rows])
+    tables[RESIDUAL_KMEANS]["faithfulness"] = _faithfulness(
+        vectors, lambda rows: model.reconstruct(kmeans[rows]), population
     )
     if labels.shape[1]:
         by_category = category_prefix_codes(categories, levels, size)
@@ -190,14 +201,6 @@ def evaluate(given: EvaluationInput) -> Report:
     tables[RANDOM_CODES] = table(chance, [size] * levels, _NOTES[RANDOM_CODES])
 
     prefix = metrics.prefix_ids(codes)
-    population = None
-    if given.all_codes is not None:
-        everything = np.asarray(given.all_codes)
-        population = {
-            "items": len(everything),
-            "levels": metrics.level_health(everything, [size] * levels),
-            "sids": metrics.sid_health(metrics.prefix_ids(everything)),
-        }
     data = {
         "schema_version": SCHEMA_VERSION,
         "flavour": given.flavour,
@@ -211,7 +214,7 @@ def evaluate(given: EvaluationInput) -> Report:
         "tree_levels": int(labels.shape[1]),
         "categorised_items": int((labels[:, 0] >= 0).sum()) if labels.shape[1] else 0,
         "pairs": {pairs.name: _pairs_summary(pairs) for pairs in (random, near, banded)},
-        "population": population,
+        "population": _population(given, size, levels),
         "tables": tables,
         "different_texts": metrics.collisions_of_different_texts(
             prefix, codes, given.texts, given.product_ids, vectors, norms
@@ -224,6 +227,28 @@ def evaluate(given: EvaluationInput) -> Report:
     return Report(data)
 
 
+def _faithfulness(
+    vectors: np.ndarray, reconstruct: Callable[[slice], np.ndarray], population: int | None
+) -> dict[str, dict[str, Any] | None]:
+    found = metrics.faithfulness(vectors, lambda rows: np.asarray(reconstruct(rows), np.float32), population)
+    return {name: _dict(estimate) for name, estimate in found.items()}
+
+
+def _population(given: EvaluationInput, size: int, levels: int) -> dict[str, Any] | None:
+    """Health of the whole catalogue where the products are a sample of it: counted, not sampled."""
+    if given.all_codes is None:
+        return None
+    everything = np.asarray(given.all_codes)
+    prefix = metrics.prefix_ids(everything)
+    different = None if given.all_texts is None else metrics.items_of_different_texts(prefix, given.all_texts)
+    return {
+        "items": len(everything),
+        "levels": metrics.level_health(everything, [size] * levels),
+        "sids": metrics.sid_health(prefix),
+        "items_of_different_texts": different,
+    }
+
+
 def _code_table(
     codes: np.ndarray,
     sizes: Sequence[int],
@@ -232,15 +257,33 @@ def _code_table(
     paths: list[list[Path]],
     given: EvaluationInput,
 ) -> dict[str, Any]:
+    present = codes[:, 0] >= 0
+    texts, product_ids = given.texts, given.product_ids
+    if not present.all():
+        codes, labels = codes[present], labels[present]
+        rows = np.flatnonzero(present).tolist()
+        texts, product_ids = [texts[row] for row in rows], [product_ids[row] for row in rows]
+        random, near, banded = sets
+        sets = (restrict(random, present), restrict(near, present, whole_anchors=True), restrict(banded, present))
     random, near, _ = sets
     levels = codes.shape[1]
+    population = None if given.all_codes is None else len(given.all_codes)
     prefix = metrics.prefix_ids(codes)
     depth = {pairs.name: metrics.shared_depth(prefix, pairs.i, pairs.j) for pairs in sets}
     both = concatenate("random_and_neighbour", random, near)
     both_depth = np.concatenate([depth[random.name], depth[near.name]])
     hot = metrics.near_duplicates(both)
     hot_depth = both_depth[both.cosine >= metrics.NEAR_DUPLICATE_COSINE]
-    wrong = metrics.error_propagation(prefix, labels, paths, given.texts, given.product_ids, codes, worst=0)
+    wrong = metrics.error_propagation(prefix, labels, paths, texts, product_ids, codes, worst=0, population=population)
+    wrong["levels"] = [{**row, "share": _dict(row["share"])} for row in wrong["levels"]]
+    spread = metrics.fragmentation(
+        prefix,
+        labels[:, -1] if labels.shape[1] else np.full(len(codes), -1),
+        paths[-1] if paths else [],
+        levels=tuple(range(1, min(2, levels) + 1)),
+        population=population,
+    )
+    spread["levels"] = [{**row, "effective_weighted": _dict(row["effective_weighted"])} for row in spread["levels"]]
     return {
         "levels": metrics.level_health(codes, sizes),
         "sids": metrics.sid_health(prefix),
@@ -258,16 +301,9 @@ def _code_table(
         "neighbour_overlap": {str(k): _dict(metrics.neighbour_overlap(prefix, near, k)) for k in (5, 10)},
         "taxonomy": [
             {**row, "ami": _dict(row["ami"]), "purity": _dict(row["purity"])}
-            for row in metrics.taxonomy_agreement(
-                prefix, labels, None if given.all_codes is None else len(given.all_codes)
-            )
+            for row in metrics.taxonomy_agreement(prefix, labels, population)
         ],
-        "fragmentation": metrics.fragmentation(
-            prefix,
-            labels[:, -1] if labels.shape[1] else np.full(len(codes), -1),
-            paths[-1] if paths else [],
-            levels=tuple(range(1, min(2, levels) + 1)),
-        ),
+        "fragmentation": spread,
         "error_propagation": {key: value for key, value in wrong.items() if key != "worst"},
     }
 
@@ -282,14 +318,17 @@ def _validate(given: EvaluationInput) -> None:
         "texts": len(given.texts),
         "vectors": len(vectors),
         **({"categories": len(given.categories)} if given.categories is not None else {}),
-        **({"reconstruction": len(given.reconstruction)} if given.reconstruction is not None else {}),
         **{f"others[{name!r}]": len(other) for name, other in given.others.items()},
     }
     for name, length in lengths.items():
         if length != n:
             raise ValueError(f"{name} has {length} rows and codes has {n}: give one of each for every product")
-    if given.reconstruction is not None and given.reconstruction.shape != vectors.shape:
-        raise ValueError(f"reconstruction has shape {given.reconstruction.shape}, vectors {vectors.shape}")
+    if given.reconstruct is not None:
+        back = np.shape(given.reconstruct(slice(0, 1)))
+        if back != (1, vectors.shape[1]):
+            raise ValueError(f"reconstruct gives rows of shape {back}, vectors have {vectors.shape[1]} dimensions")
+    if given.all_texts is not None and (given.all_codes is None or len(given.all_texts) != len(given.all_codes)):
+        raise ValueError("all_texts goes with all_codes: one number for each row of it")
     tables = {
         "codes": codes,
         **{f"others[{name!r}]": np.asarray(other) for name, other in given.others.items()},
@@ -301,6 +340,11 @@ def _validate(given: EvaluationInput) -> None:
             raise ValueError(f"{name} has shape {values.shape}; expected rows of {codes.shape[1]} codes")
         if values.dtype.kind not in "iu":
             raise ValueError(f"{name} holds {values.dtype}; codes are integers")
+        if name.startswith("others"):
+            absent = (values < 0).any(axis=1)
+            if absent.all() or not (values[absent] == -1).all():
+                raise ValueError(f"{name} must hold SIDs, or -1 at every level of a product that it does not have")
+            values = values[~absent]
         if values.min() < 0 or (name in {"codes", "all_codes"} and values.max() >= given.codebook_size):
             bad = int(values.min() if values.min() < 0 else values.max())
             raise ValueError(f"{name} holds the code {bad}; codes run from 0 to {given.codebook_size - 1}")

@@ -58,7 +58,7 @@ def test_figures_equal_the_benchmarks(workload, tmp_path):
             ],
             vectors=work.x,
             codes=codes,
-            reconstruction=back,
+            reconstruct=lambda rows: back[rows],
             codebook_size=16,
             seed=11,
             sampling=Sampling(random_pairs=3_000, anchors=60, neighbours=20, pairs_per_band=50),
@@ -108,7 +108,7 @@ def test_same_input_same_report_in_data_and_on_the_page(catalogue):
 
 
 def test_keys_do_not_depend_on_the_values(catalogue):
-    full = shape(evaluate(given(catalogue, reconstruction=catalogue.vectors)).to_dict())
+    full = shape(evaluate(given(catalogue, reconstruct=lambda rows: catalogue.vectors[rows])).to_dict())
     worse = shape(evaluate(given(catalogue, codes=np.zeros((60, 4), int), texts=["same"] * 60)).to_dict())
     assert {key: value for key, value in full.items() if key != "tables"} == {
         key: value for key, value in worse.items() if key != "tables"
@@ -138,7 +138,7 @@ def test_one_product(catalogue):
             categories=[("food", "tea")],
             vectors=catalogue.vectors[:1],
             codes=catalogue.codes[:1],
-            reconstruction=catalogue.vectors[:1],
+            reconstruct=lambda rows: catalogue.vectors[:1],
         )
     )
     head = report.headline()
@@ -192,7 +192,7 @@ def test_the_whole_catalogues_codes_give_the_health_figures(catalogue):
         ({"codes": np.zeros((60, 4))}, "codes are integers"),
         ({"others": {"live": np.zeros((60, 3), int)}}, r"others\['live'\] has shape \(60, 3\)"),
         ({"others": {"ours": np.zeros((60, 4), int)}}, "may not be named ours"),
-        ({"reconstruction": np.zeros((60, 3), np.float32)}, "reconstruction has shape"),
+        ({"reconstruct": lambda rows: np.zeros((1, 3), np.float32)}, "reconstruct gives rows of shape"),
         ({"all_codes": np.full((9, 4), -1)}, "all_codes holds the code -1"),
         ({"vectors": np.full((60, 16), np.nan, np.float32)}, "vectors of 60 products hold NaN"),
     ],
@@ -232,3 +232,44 @@ def test_cell_is_one_short_line():
     assert cell("a\n b\t c") == "a b c"
     assert cell("x" * 90) == "x" * 79 + "…"
     assert cell("a|b*c_[d]`<e>\\") == "a\\|b\\*c\\_\\[d\\]\\`&lt;e&gt;\\\\"
+
+
+def test_another_table_is_judged_on_the_products_that_it_has(catalogue):
+    gone = np.array(catalogue.codes)
+    gone[::10] = -1
+    table = evaluate(given(catalogue, others={"live": gone})).to_dict()["tables"]["live"]
+    kept = np.delete(np.arange(len(gone)), np.s_[::10])
+    assert table["sids"]["distinct_sids"] == len(np.unique(catalogue.codes[kept], axis=0))
+    assert f"of which it has {len(kept)}" in table["note"]
+    half = gone.copy()
+    half[0] = [0, -1, -1, -1][: half.shape[1]]
+    with pytest.raises(ValueError, match="-1 at every level"):
+        evaluate(given(catalogue, others={"live": half}))
+
+
+def test_a_sample_has_intervals_and_whole_catalogue_counts(catalogue):
+    n = len(catalogue.codes)
+    everything = np.concatenate([catalogue.codes] * 5)
+    report = evaluate(
+        given(
+            catalogue,
+            all_codes=everything,
+            all_texts=np.repeat(np.arange(5), n),
+            reconstruct=lambda rows: catalogue.vectors[rows] * 0.5,
+        )
+    )
+    ours = report.to_dict()["tables"]["ours"]
+    for estimate in (
+        ours["faithfulness"]["cosine"],
+        ours["faithfulness"]["rel_mse"],
+        ours["fragmentation"]["levels"][0]["effective_weighted"],
+        ours["error_propagation"]["levels"][0]["share"],
+    ):
+        assert estimate["low"] <= estimate["value"] <= estimate["high"] and estimate["n"] <= n
+    assert ours["faithfulness"]["rel_mse"]["low"] < ours["faithfulness"]["rel_mse"]["high"]
+    # Each SID stands five times, under five texts.
+    assert report.headline()["items_same_sid_different_text"] == 5 * n
+    whole = evaluate(given(catalogue, reconstruct=lambda rows: catalogue.vectors[rows] * 0.5)).to_dict()["tables"][
+        "ours"
+    ]
+    assert whole["faithfulness"]["rel_mse"]["low"] == whole["faithfulness"]["rel_mse"]["high"]
