@@ -543,7 +543,7 @@ def fragmentation(
         present = np.flatnonzero(size)
         order = present[np.lexsort((present, -effective[present]))][:worst]
         weights = size[present] / len(rows)
-        whole = float((effective[present] * weights).sum())
+        whole = max(1.0, float((effective[present] * weights).sum()))
         out["levels"].append(
             {
                 "prefix_level": level,

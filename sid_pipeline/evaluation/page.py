@@ -13,14 +13,8 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from sid_pipeline.evaluation.report import OURS, Figure, Report, figures, interval, shown, value_of
+from sid_pipeline.evaluation.report import OURS, TABLE_LABELS, Figure, Report, figures, interval, shown, value_of
 
-_LABELS = {
-    OURS: "this release",
-    "residual_kmeans": "residual k-means",
-    "category_prefix": "category prefix",
-    "random_codes": "random codes",
-}
 _CARDS = (
     "share90_l1",
     "share90_l2",
@@ -53,7 +47,7 @@ def render_html(report: Report, names: Mapping[str, str] | None = None) -> str:
     return template.render(
         data=data,
         ours=tables[OURS],
-        labels={name: _LABELS.get(name, name) for name in tables},
+        labels={name: TABLE_LABELS.get(name, name) for name in tables},
         cards=[_card(by_key[key], tables) for key in _CARDS if key in by_key],
         groups=[
             (group, [_row(figure, tables) for figure in rows if figure.group == group])

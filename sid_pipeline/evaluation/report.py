@@ -36,6 +36,12 @@ _NOTES = {
     CATEGORY_PREFIX: "the category path as codes, then a running number inside the leaf",
     RANDOM_CODES: "codes drawn at random: what chance gives",
 }
+TABLE_LABELS = {
+    OURS: "this release",
+    RESIDUAL_KMEANS: "residual k-means",
+    CATEGORY_PREFIX: "category prefix",
+    RANDOM_CODES: "random codes",
+}
 SCHEMA_VERSION = 1
 
 

@@ -19,29 +19,46 @@ import pyarrow as pa
 
 from sid_pipeline.evaluation.metrics import prefix_ids
 from sid_pipeline.evaluation.names import prefix_names
+from sid_pipeline.evaluation.report import OURS, TABLE_LABELS, figures, interval, shown, value_of
 
-_STATIC = ("style.css", "explorer.js", "index.html")
+_STATIC = (
+    "style.css",
+    "explorer.js",
+    "vendor/htm-preact.js",
+    "vendor/d3.js",
+    "vendor/plot.js",
+    "vendor/LICENSES.txt",
+    "index.html",
+)
 # Under a cut the tree keeps its first levels whole, and deeper ones only as far as products are held.
 _LEVELS_WHEN_CUT = 2
-_TEXT_LIMIT = 600
+_TEXT_LIMIT = 240
 
 
 @dataclass(frozen=True)
 class ExplorerFlavour:
-    """One flavour's code table.
+    """One flavour's code table, and what was found out about it.
 
     Attributes:
         name, release: shown, and used in addresses inside the site.
         codes: (N, L) int; a row with a negative code has no SID in this flavour.
-        names: table of `prefix_names`; None: it is computed.
-        headline: figures for the start page (`Report.headline`), or None.
+        names: table with the columns prefix, level, count, name, words, top_brands of `prefix_names`; None: it
+            is computed.
+        report: `Report.to_dict()`, for the health charts and the lists of fragmented and suspicious products; or
+            None.
+        unusual: products farther from their codewords than the training set ever was: rows of product_id,
+            distance, margin; the worst first.
+        previous: how the table differs from the one before: `against` (its name), what `codebook_diff.diff`
+            returns, and `why`, from product_id to what changed the SID; or None where there is none.
     """
 
     name: str
     release: str
     codes: np.ndarray
     names: pa.Table | None = None
-    headline: Mapping[str, float] | None = None
+    report: Mapping[str, Any] | None = None
+    unusual: Sequence[Mapping[str, Any]] = ()
+    previous: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +71,7 @@ class ExplorerInput:
         flavours: code tables of these N products, row by row.
         brands, categories, texts: N each, or None where there are none. `texts` is shown below the
             title, cut.
+        comparison: what `compare_flavours` returns, or None.
         max_products: most products held. All are held up to this number.
         products_per_prefix: above it, most products held of one prefix of two levels.
     """
@@ -66,6 +84,7 @@ class ExplorerInput:
     brands: Sequence[str | None] | None = None
     categories: Sequence[tuple[str, ...] | None] | None = None
     texts: Sequence[str | None] | None = None
+    comparison: Mapping[str, Any] | None = None
     max_products: int = 20_000
     products_per_prefix: int = 30
 
@@ -81,7 +100,8 @@ def write_explorer(folder: str | Path, given: ExplorerInput) -> Path:
     """
     _validate(given)
     target = Path(folder)
-    (target / "data").mkdir(parents=True, exist_ok=True)
+    for part in ("data", "vendor"):
+        (target / part).mkdir(parents=True, exist_ok=True)
     held = _held_rows(given)
     cut = len(held) < len(given.product_ids)
     scripts = []
@@ -96,10 +116,11 @@ def write_explorer(folder: str | Path, given: ExplorerInput) -> Path:
         "total": len(given.product_ids),
         "held": len(held),
         "products_per_prefix": given.products_per_prefix,
+        "comparison": {key: value for key, value in (given.comparison or {}).items() if key != "markdown"} or None,
     }
     _write_script(target / "data/catalogue.js", "catalogue", catalogue)
     static = files("sid_pipeline.explorer").joinpath("static")
-    for name in _STATIC:
+    for name in _STATIC:  # the index last
         text = static.joinpath(name).read_text(encoding="utf-8")
         if name == "index.html":
             tags = "\n".join(f'<script src="{script}"></script>' for script in scripts)
@@ -182,9 +203,70 @@ def _flavour_data(given: ExplorerInput, flavour: ExplorerFlavour, held: np.ndarr
         "release": flavour.release,
         "levels": int(codes.shape[1]),
         "without_sid": int((~assigned).sum()),
-        "headline": dict(flavour.headline or {}),
+        "report": None if flavour.report is None else _report(flavour.report),
+        "unusual": [dict(row) for row in flavour.unusual],
+        "previous": None if flavour.previous is None else _previous(flavour.previous),
         "codes": [codes[row].tolist() if assigned[row] else None for row in held.tolist()],
         "prefixes": prefixes,
+    }
+
+
+def _report(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What the pages show of a report: figures as they are read, shares and counts for the charts, the lists."""
+    tables = report["tables"]
+    return {
+        "items": report["items"],
+        "population": (report["population"] or {}).get("items"),
+        "tables": [TABLE_LABELS.get(name, name) for name in tables],
+        "figures": [
+            {
+                "key": figure.key,
+                "group": figure.group,
+                "label": figure.label,
+                "meaning": figure.meaning,
+                "better": figure.better,
+                "cells": [
+                    {
+                        "shown": shown(figure, picked),
+                        "interval": interval(figure, picked).strip(" ()"),
+                        "value": value_of(picked),
+                    }
+                    for picked in (figure.pick(table) for table in tables.values())
+                ],
+            }
+            for figure in figures(report)
+        ],
+        "pairs90": tables[OURS]["pairs90"],
+        "share90": [
+            {"table": TABLE_LABELS.get(name, name), "level": level, "share": value_of(share)}
+            for name, table in tables.items()
+            for level, share in enumerate(table["share90"], 1)
+            if share is not None
+        ],
+        "agreement": [
+            {"prefix": row["prefix_level"], "tree": row["tree_level"], "ami": value_of(row["ami"])}
+            for row in tables[OURS]["taxonomy"]
+            if row["ami"] is not None
+        ],
+        "code_counts": report["code_counts"],
+        "fragmented": tables[OURS]["fragmentation"]["levels"],
+        "misplaced": report["error_propagation_examples"],
+        "misplaced_level": tables[OURS]["error_propagation"]["prefix_level"],
+        "different_texts": report["different_texts"],
+    }
+
+
+def _previous(previous: Mapping[str, Any]) -> dict[str, Any]:
+    why = previous["why"]
+    reasons: dict[str, int] = {}
+    for reason in why.values():
+        reasons[reason] = reasons.get(reason, 0) + 1
+    return {
+        **{key: value for key, value in previous.items() if key not in {"markdown", "why"}},
+        "moved_examples": [
+            {**row, "why": why.get(row["product_id"], "")} for row in previous["moved_examples"]
+        ],
+        "reasons": dict(sorted(reasons.items())),
     }
 
 
