@@ -106,6 +106,30 @@ def status() -> None:
 
 
 @main.command()
+@click.option("--release", help="Default: the live release.")
+@click.option("--path", "only_path", is_flag=True, help="Print its index file and open nothing.")
+def explorer(release: str | None, only_path: bool) -> None:
+    """Open the explorer of what is live: the tree of prefixes, search, health charts, what changed."""
+    import webbrowser
+
+    from sid_pipeline.publication.live import read_pointer
+    from sid_pipeline.resources.warehouse import Warehouse
+
+    warehouse = Warehouse(_settings())
+    if release is None:
+        pointers = [read_pointer(warehouse.state, name) for name in warehouse.settings.active_flavours]
+        release = next((pointer["release"] for pointer in pointers if pointer), warehouse.settings.release.default)
+    try:
+        index = warehouse.explorer(release) / "index.html"
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    if not index.is_file():
+        raise click.ClickException(f"release {release!r} has no explorer yet: sid run --release {release}")
+    if only_path or not webbrowser.open(index.as_uri()):
+        click.echo(index)
+
+
+@main.command()
 def doctor() -> None:
     """Check versions, Java, JARs, device, weights, disk and settings: each ok, or with the mend."""
     from sid_pipeline.doctor import examine

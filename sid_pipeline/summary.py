@@ -84,7 +84,7 @@ def _places(warehouse: Warehouse, flavours: list[str], release: str, standing: P
             lines.append(f"live {flavour}: {pointer['release']} as of {pointer['as_of_snapshot']}")
     explorer = warehouse.explorer(release) / "index.html"
     if explorer.is_file():
-        lines.append(f"explorer: {_short(explorer, standing)} (open it in a browser)")
+        lines.append(f"explorer: {_short(explorer, standing)} (sid explorer opens it)")
     return lines
 
 

@@ -1,6 +1,7 @@
 """Looking at a vocabulary: report, prefix names, explorer, the diff to what is live, the comparison of flavours."""
 
 from dataclasses import dataclass
+from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -46,11 +47,12 @@ def evaluation_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
 
     @flavour.asset(
         REPORT,
-        [sids],
+        [sids, flavour.key(NAMES)],
         "Is it a good vocabulary? Health, faithfulness to the embeddings, agreement with the taxonomy, beside "
         "residual k-means, the category-prefix id and random codes. A self-contained HTML page, and headline "
         "figures that Dagster plots release by release.",
         {"numpy", "html"},
+        code_version="2",
     )
     def report(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         release = context.partition_key
@@ -71,7 +73,12 @@ def evaluation_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
         )
 
     @flavour.asset(
-        NAMES, [sids], PREFIX_NAMES.description, {"spark", "deltalake"}, metadata=table_metadata(PREFIX_NAMES)
+        NAMES,
+        [sids],
+        PREFIX_NAMES.description,
+        {"spark", "deltalake"},
+        metadata=table_metadata(PREFIX_NAMES),
+        code_version="2",
     )
     def prefix_names(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         release = context.partition_key
@@ -125,7 +132,7 @@ def comparison_assets(flavours: list[Flavour]) -> list[dg.AssetsDefinition]:
 
     @dg.asset(
         name=COMPARISON,
-        code_version="1",
+        code_version="2",
         deps=[dg.AssetKey(key.split("/")) for key in sids],
         description="Which products each flavour groups: agreement of the flavours, and examples where they differ.",
         group_name="comparison",
@@ -148,10 +155,12 @@ def comparison_assets(flavours: list[Flavour]) -> list[dg.AssetsDefinition]:
 
     @dg.asset(
         name=EXPLORER,
-        code_version="1",
-        deps=[dg.AssetKey(key.split("/")) for key in sids],
+        code_version="2",
+        deps=[dg.AssetKey([flavour.name, stage]) for flavour in flavours for stage in (NAMES, REPORT)]
+        + [dg.AssetKey(COMPARISON)],
         description="A static site to look at the vocabulary: the tree of prefixes with names and products, search, "
-        "and a product's page with its SIDs in every flavour. Opens from disk, with no network.",
+        "a product's page with its SIDs in every flavour, health charts, what is fragmented or suspicious, how the "
+        "flavours differ and what changed. Opens from disk, with no network.",
         group_name="comparison",
         owners=owners,
         kinds={"html"},
@@ -160,12 +169,26 @@ def comparison_assets(flavours: list[Flavour]) -> list[dg.AssetsDefinition]:
     def explorer(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         release = context.partition_key
         inputs = compared(warehouse, release)
+        shown = [flavour for flavour in flavours if flavour.name in inputs]
+        before = {flavour.name: previous_publication(warehouse, flavour.name, release) for flavour in shown}
+        made = {
+            flavour.name: {
+                **inputs[flavour.name],
+                **{
+                    stage: receipt.data_version
+                    for stage in (NAMES, REPORT)
+                    if (receipt := warehouse.receipts.get(flavour.key(stage), release)) is not None
+                },
+                "previous": folder.name if (folder := before[flavour.name]) is not None else None,
+            }
+            for flavour in shown
+        }
         return materialise(
             context,
             warehouse.receipts,
             EXPLORER,
-            inputs,
-            lambda: _explore(warehouse, [f for f in flavours if f.name in inputs], release, inputs),
+            made,
+            lambda: _explore(warehouse, shown, release, made, before),
             still_there=lambda receipt: (warehouse.explorer(release) / "index.html").is_file(),
         )
 
@@ -235,8 +258,9 @@ def _report(warehouse: Warehouse, flavour: Flavour, release: str, snapshot: str)
     from pyspark.sql import functions as F
 
     from sid_pipeline.embedding.vectors import join, matrix
+    from sid_pipeline.assets.plots import code_usage, share_by_level
     from sid_pipeline.evaluation.page import render_html
-    from sid_pipeline.evaluation.report import EvaluationInput, evaluate
+    from sid_pipeline.evaluation.report import TABLE_LABELS, EvaluationInput, evaluate, value_of
     from sid_pipeline.rqvae import Codebook
 
     tables, settings = warehouse.tables, warehouse.settings.report
@@ -287,12 +311,19 @@ def _report(warehouse: Warehouse, flavour: Flavour, release: str, snapshot: str)
     )
     folder = warehouse.reports(flavour.name, release)
     write_atomically(folder / "report.json", to_json(result.to_dict()))
-    write_atomically(folder / "report.html", render_html(result))
+    write_atomically(folder / "report.html", render_html(result, _known_names(warehouse, flavour, release)))
     headline = result.headline()
+    measured = result.to_dict()
+    kept = {
+        TABLE_LABELS.get(name, name): [value_of(share) for share in table["share90"]]
+        for name, table in measured["tables"].items()
+    }
     return Outcome(
-        data_version=digest(result.to_dict()),
+        data_version=digest(measured),
         metadata={
             **headline,
+            "near-duplicates by level": share_by_level(kept),
+            "use of the codes": code_usage(measured["code_counts"]),
             "report": Markdown(result.to_markdown()),
             "page": (folder / "report.html").as_uri(),
         },
@@ -301,6 +332,12 @@ def _report(warehouse: Warehouse, flavour: Flavour, release: str, snapshot: str)
             "page": (folder / "report.html").relative_to(warehouse.state).as_posix(),
         },
     )
+
+
+def _known_names(warehouse: Warehouse, flavour: Flavour, release: str) -> dict[str, str]:
+    """Names of the prefixes, where they were made."""
+    table = warehouse.tables.arrow(PREFIX_NAMES, ["prefix", "name"], flavour=flavour.name, release=release)
+    return dict(zip(table["prefix"].to_pylist(), table["name"].to_pylist(), strict=True))
 
 
 def _live_codes(
@@ -327,12 +364,14 @@ def _name_prefixes(warehouse: Warehouse, flavour: Flavour, release: str, snapsho
     from sid_pipeline.evaluation.names import prefix_names
 
     assigned = _assigned(warehouse, flavour, release, snapshot)
+    kept = warehouse.tables.arrow(PREFIX_NAMES, flavour=flavour.name, release=release).to_pylist()
     names = prefix_names(
         assigned.codes,
         assigned.column("product_id"),
         assigned.column("title"),
         categories=_named_today(warehouse, release, assigned.categories()),
         brands=assigned.column("brand"),
+        previous={row["prefix"]: row for row in kept if row.get("content")},
     )
     rows = [
         {
@@ -340,12 +379,15 @@ def _name_prefixes(warehouse: Warehouse, flavour: Flavour, release: str, snapsho
             "level": row["level"],
             "products": row["count"],
             "name": row["name"],
+            "category": row["category"],
             "words": row["words"],
             "brands": row["top_brands"],
             "sample": row["sample_product_ids"],
+            "content": row["content"],
         }
         for row in names.to_pylist()
     ]
+    before = {row["prefix"]: row["name"] for row in kept}
     frame = warehouse.spark.createDataFrame(rows, PREFIX_NAMES.ddl(without=("flavour", "release")))
     written = warehouse.tables.replace(PREFIX_NAMES, frame, flavour=flavour.name, release=release)
     top = sorted((row for row in rows if row["level"] == 1), key=lambda row: (-row["products"], row["prefix"]))
@@ -353,6 +395,9 @@ def _name_prefixes(warehouse: Warehouse, flavour: Flavour, release: str, snapsho
         data_version=digest([(row["prefix"], row["name"]) for row in rows]),
         metadata={
             "dagster/row_count": written,
+            "names kept from the night before": sum(
+                row["prefix"] in before and before[row["prefix"]] == row["name"] for row in rows
+            ),
             "largest": markdown_table(top[:25], ["prefix", "name", "products", "words"]),
         },
     )
@@ -432,13 +477,21 @@ def _compare(warehouse: Warehouse, flavours: list[Flavour], release: str) -> Out
     )
     result = compare_flavours(first, second)
     text = result.pop("markdown")
-    return Outcome(data_version=digest(result), metadata={"comparison": Markdown(text), "figures": result})
+    return Outcome(
+        data_version=digest(result),
+        metadata={"comparison": Markdown(text), "figures": {key: result[key] for key in ("items", "levels")}},
+        facts={"comparison": result},
+    )
 
 
-def _explore(warehouse: Warehouse, flavours: list[Flavour], release: str, versions: dict[str, Any]) -> Outcome:
-    import numpy as np
-
-    from sid_pipeline.explorer.site import ExplorerFlavour, ExplorerInput, write_explorer
+def _explore(
+    warehouse: Warehouse,
+    flavours: list[Flavour],
+    release: str,
+    versions: dict[str, Any],
+    before: dict[str, FilePath | None],
+) -> Outcome:
+    from sid_pipeline.explorer.site import ExplorerInput, write_explorer
 
     if not flavours:
         raise MissingInput(f"no flavour has SIDs in release {release!r}: materialise semantic_ids first")
@@ -448,12 +501,7 @@ def _explore(warehouse: Warehouse, flavours: list[Flavour], release: str, versio
         for row in assigned.table.to_pylist():
             rows.setdefault(row["product_id"], row)
     ids = sorted(rows)
-    place = {product_id: i for i, product_id in enumerate(ids)}
-    views = []
-    for name, assigned in loaded.items():
-        codes = np.full((len(ids), assigned.codes.shape[1]), -1, dtype=np.int64)
-        codes[[place[product_id] for product_id in assigned.column("product_id")]] = assigned.codes
-        views.append(ExplorerFlavour(name, release, codes))
+    compared = warehouse.receipts.get(COMPARISON, release)
     index = write_explorer(
         warehouse.explorer(release),
         ExplorerInput(
@@ -461,17 +509,105 @@ def _explore(warehouse: Warehouse, flavours: list[Flavour], release: str, versio
             as_of_snapshot=max(assigned.snapshot for assigned in loaded.values()),
             product_ids=ids,
             titles=[rows[i]["title"] for i in ids],
-            flavours=views,
+            flavours=[_view(warehouse, f, release, loaded[f.name], ids, before[f.name]) for f in flavours],
             brands=[rows[i]["brand"] for i in ids],
             categories=[tuple(rows[i]["category"]) if rows[i]["category"] else None for i in ids],
             texts=[rows[i]["description"] or "" for i in ids],
+            comparison=compared.facts.get("comparison") if compared else None,
         ),
     )
+    size = sum(file.stat().st_size for file in index.parent.rglob("*") if file.is_file())
     return Outcome(
         data_version=digest([versions, ids]),
-        metadata={"page": index.as_uri(), "products": len(ids)},
+        metadata={
+            "open": Markdown(f"`sid explorer` opens [{index}]({index.as_uri()}) in a browser."),
+            "page": index.as_uri(),
+            "products": len(ids),
+            "megabytes": round(size / 1e6, 1),
+        },
         facts={"page": index.relative_to(warehouse.state).as_posix()},
     )
+
+
+def _view(
+    warehouse: Warehouse, flavour: Flavour, release: str, assigned: Assigned, ids: list[str], before: FilePath | None
+) -> Any:
+    """What the explorer shows of a flavour."""
+    import json
+
+    import numpy as np
+
+    from sid_pipeline.explorer.site import ExplorerFlavour
+
+    place = {product_id: row for row, product_id in enumerate(ids)}
+    codes = np.full((len(ids), assigned.codes.shape[1]), -1, dtype=np.int64)
+    codes[[place[product_id] for product_id in assigned.column("product_id")]] = assigned.codes
+    names = warehouse.tables.arrow(PREFIX_NAMES, flavour=flavour.name, release=release)
+    names = names.rename_columns({"products": "count", "brands": "top_brands", "sample": "sample_product_ids"})
+    report = warehouse.reports(flavour.name, release) / "report.json"
+    unusual = _active(warehouse, flavour, release).where("out_of_distribution").orderBy("distance", ascending=False)
+    return ExplorerFlavour(
+        flavour.name,
+        release,
+        codes,
+        names=names if names.num_rows else None,
+        report=json.loads(report.read_text(encoding="utf-8")) if report.is_file() else None,
+        unusual=[row.asDict() for row in unusual.select("product_id", "distance", "margin").limit(50).collect()],
+        previous=None if before is None else _changes(warehouse, flavour, release, before, assigned),
+    )
+
+
+def _changes(warehouse: Warehouse, flavour: Flavour, release: str, before: FilePath, assigned: Assigned) -> Any:
+    """How the SIDs differ from a publication, and for each moved product what last touched its row."""
+    import pyarrow.compute as pc
+
+    from sid_pipeline.evaluation.codebook_diff import diff
+    from sid_pipeline.reader import Publication
+
+    old = Publication(before, hashes=False)
+    pins = old.manifest["pins"]
+    rows = warehouse.tables.arrow(SEMANTIC_IDS, columns=["product_id", "change"], flavour=flavour.name, release=release)
+    now = assigned_sids(warehouse, flavour.name, release)
+    sids = old.sids()
+    titles = dict(zip(assigned.column("product_id"), assigned.column("title"), strict=True))
+    found = diff(
+        {product: _codes(sid) for product, sid in sids.items()},
+        {product: _codes(sid) for product, sid in now.items()},
+        titles,
+        examples=50,
+    )
+    moved = {product for product, sid in now.items() if sids.get(product, sid) != sid}
+    recoded = pins["release"] != release
+    why = {
+        row["product_id"]: "recoded" if recoded else row["change"] or "unknown"
+        for row in rows
+        if row["product_id"] in moved
+    }
+    return {**found, "why": why, "against": f"{pins['release']} as of {pins['as_of_snapshot']}"}
+
+
+def previous_publication(warehouse: Warehouse, flavour: str, release: str) -> FilePath | None:
+    """What came before a release's SIDs: its publication of the newest earlier day, else the live one of another
+    release, else None."""
+    from sid_pipeline.publication.publish import verify
+
+    assigned = warehouse.receipts.get(f"{flavour}/{SEMANTIC_IDS_STAGE}", release)
+    if assigned is None:
+        return None
+    folder = warehouse.publications / flavour / release
+    earlier = [
+        (manifest["pins"]["as_of_snapshot"], path.parent)
+        for path in folder.glob("*/manifest.json")
+        for manifest in [verify(path.parent, hashes=False)]
+        if manifest["pins"]["as_of_snapshot"] < assigned.facts["as_of_snapshot"]
+    ]
+    if earlier:
+        return max(earlier)[1]
+    pointer = read_pointer(warehouse.state, flavour)
+    if pointer is None or pointer["release"] == release:
+        return None
+    path: FilePath = warehouse.state / pointer["publication"]
+    return path
 
 
 def _snapshot(warehouse: Warehouse, flavour: Flavour, release: str) -> str:

@@ -38,12 +38,13 @@ class Flavour:
         description: str,
         kinds: set[str],
         snapshot_deps: Sequence[str] = (),
+        code_version: str = "1",
         **more: Any,
     ) -> Any:
         """`dg.asset` with what all stages of a flavour share; `deps` are of the release plane."""
         return dg.asset(
             name=stage,
-            code_version="1",
+            code_version=code_version,
             key_prefix=[self.name],
             deps=[*[dg.AssetDep(dg.AssetKey(d.split("/"))) for d in deps], *map(from_snapshots, snapshot_deps)],
             description=description,

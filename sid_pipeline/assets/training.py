@@ -240,6 +240,7 @@ def flavour_catalogue(
 def _train(warehouse: Warehouse, flavour: Flavour, release: Release, inputs: dict[str, Any]) -> Outcome:
     import shutil
 
+    from sid_pipeline.assets.plots import loss_curves
     from sid_pipeline.rqvae import Codebook, train
     from sid_pipeline.rqvae.progress import ProgressBar
     from sid_pipeline.training_set import load_training_set
@@ -269,6 +270,7 @@ def _train(warehouse: Warehouse, flavour: Flavour, release: Release, inputs: dic
             "codebook": codebook.id,
             **{name: value for name, value in _flat(codebook.manifest["metrics"]).items()},
             **_flat(codebook.manifest.get("aligned", {})),
+            "loss by term": loss_curves(codebook.history),
             "loss": markdown_table(_thin(codebook.history)),
             "manifest": codebook.manifest,
         },

@@ -45,7 +45,8 @@ def compare_flavours(a: CodeTable, b: CodeTable, *, examples: int = 10, seed: in
 
     Returns:
         names, `items` in both, `levels` (level, ami, pairs grouped by both / only a / only b, jaccard,
-        same_leaf of each side), `examples` by side (pairs that this side holds together deepest and the other
+        same_leaf of each side), `categories` by side (pairs of leaf categories of different parents whose products
+        share L1 most more often than on the other side), `examples` by side (pairs that this side holds together deepest and the other
         parts at L1, at most one for each group), and `markdown`.
 
     Raises:
@@ -58,7 +59,7 @@ def compare_flavours(a: CodeTable, b: CodeTable, *, examples: int = 10, seed: in
     prefix_a, prefix_b = prefix_ids(codes_a), prefix_ids(codes_b)
     texts = [a.texts[row] for row in row_a.tolist()]
     paths = [a.categories[row] if a.categories is not None else None for row in row_a.tolist()]
-    labels, _ = tree_labels(paths)
+    labels, tree = tree_labels(paths)
     leaves = labels[:, -1] if labels.shape[1] else None
     levels = []
     for level in range(codes_a.shape[1] if len(row_a) else 0):
@@ -101,15 +102,72 @@ def compare_flavours(a: CodeTable, b: CodeTable, *, examples: int = 10, seed: in
         }
         for name, together, apart in sides
     ]
+    beside = [] if leaves is None else _categories_beside(prefix_a[:, 0], prefix_b[:, 0], leaves, tree[-1], examples)
     result: dict[str, Any] = {
         "a": a.name,
         "b": b.name,
         "items": len(row_a),
         "levels": levels,
+        "categories": [
+            {"grouped_by": name, "other": other, "pairs": pairs}
+            for (name, other), pairs in zip(((a.name, b.name), (b.name, a.name)), beside or [[], []], strict=True)
+        ],
         "examples": shown,
     }
     result["markdown"] = _markdown(result)
     return result
+
+
+def _categories_beside(
+    x: np.ndarray, y: np.ndarray, leaves: np.ndarray, paths: list[Path], examples: int, least: int = 5
+) -> list[list[dict[str, Any]]]:
+    """For either side the pairs of leaf categories that it puts side by side at L1 and the other does not.
+
+    A pair's share is the chance that a product of one and a product of the other have the same L1 code. Leaves of
+    one parent are near anyway and are left out, as are leaves of fewer than `least` products; of the others the
+    2,000 largest are looked at, and each is named twice at most.
+    """
+    known = leaves >= 0
+    size = np.bincount(leaves[known], minlength=len(paths))
+    kept = np.sort(np.argsort(-size, kind="stable")[:2_000])
+    kept = kept[size[kept] >= least]
+    if len(kept) < 2:
+        return [[], []]
+    number = np.full(len(paths), -1)
+    number[kept] = np.arange(len(kept))
+    rows = np.flatnonzero(known & (number[leaves] >= 0))
+    shares = []
+    for code in (x, y):
+        spread = np.zeros((len(kept), int(code.max()) + 1))
+        np.add.at(spread, (number[leaves[rows]], code[rows]), 1)
+        spread /= spread.sum(axis=1, keepdims=True)
+        shares.append(spread @ spread.T)
+    parents = np.unique([" > ".join(paths[leaf][:-1]) for leaf in kept.tolist()], return_inverse=True)[1]
+    i, j = np.triu_indices(len(kept), 1)
+    apart = parents[i] != parents[j]
+    i, j = i[apart], j[apart]
+    found = []
+    for here, there in (shares, shares[::-1]):
+        gain = here[i, j] - there[i, j]
+        named: dict[int, int] = {}
+        pairs: list[dict[str, Any]] = []
+        for place in np.argsort(-gain, kind="stable")[: 50 * examples].tolist():
+            first, second = int(i[place]), int(j[place])
+            if len(pairs) >= examples or gain[place] <= 0.05:
+                break
+            if max(named.get(first, 0), named.get(second, 0)) >= 2:
+                continue
+            named |= {leaf: named.get(leaf, 0) + 1 for leaf in (first, second)}
+            pairs.append(
+                {
+                    "first": list(paths[kept[first]]),
+                    "second": list(paths[kept[second]]),
+                    "share": float(here[first, second]),
+                    "other_share": float(there[first, second]),
+                }
+            )
+        found.append(pairs)
+    return found
 
 
 def _common_rows(a: CodeTable, b: CodeTable) -> tuple[np.ndarray, np.ndarray]:
@@ -206,6 +264,23 @@ def _markdown(result: dict[str, Any]) -> str:
             ],
         ),
     ]
+    for side in result["categories"]:
+        if side["pairs"]:
+            parts.append(
+                f"Categories that {cell(side['grouped_by'])} puts side by side (chance that two products share L1):\n\n"
+                + markdown_table(
+                    ["category", "and", cell(side["grouped_by"]), cell(side["other"])],
+                    [
+                        [
+                            cell(" > ".join(pair["first"])),
+                            cell(" > ".join(pair["second"])),
+                            percent(pair["share"]),
+                            percent(pair["other_share"]),
+                        ]
+                        for pair in side["pairs"]
+                    ],
+                )
+            )
     for side in result["examples"]:
         if not side["pairs"]:
             continue

@@ -1,15 +1,16 @@
 """Readable names for prefixes: what the products under `35_7_120` have in common.
 
 A name is the deepest category that most of the prefix's products share, and the words that set the prefix
-apart from
-the others of its level: `Bakery > Bread: italian, ciabatta`.
+apart from the others of its level: `Bakery > Bread: italian, ciabatta`. It stays from night to night while it is true.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,6 +40,7 @@ NAMES_SCHEMA = pa.schema(
         pa.field("words", pa.list_(pa.string()), nullable=False),
         pa.field("top_brands", pa.list_(pa.string()), nullable=False),
         pa.field("sample_product_ids", pa.list_(pa.string()), nullable=False),
+        pa.field("content", pa.string(), nullable=False),
     ]
 )
 
@@ -50,6 +52,7 @@ def prefix_names(
     categories: Sequence[Path | None] | None = None,
     brands: Sequence[str | None] | None = None,
     *,
+    previous: Mapping[str, Mapping[str, Any]] | None = None,
     levels: int | None = None,
     word_count: int = 4,
     sample_count: int = 5,
@@ -61,11 +64,17 @@ def prefix_names(
     least two of the prefix's products count where there are two products or more, so that no single title
     speaks for a group.
 
+    Which words set a prefix apart depends on all other prefixes, so the words would flicker with each night's
+    catalogue. Hence `previous`: a prefix whose content is the same keeps its name to the letter; one whose
+    content changed keeps its words while its category is the same and each of them is still among its best
+    (twice `word_count`).
+
     Args:
         codes: (N, L) int.
         product_ids, titles: N strings.
         categories: N paths, None for uncategorised.
         brands: N brands, None or "" for none.
+        previous: the names so far, by prefix: dicts of name, category, words, content.
         levels: name the first so many levels; None: all.
 
     Returns:
@@ -83,22 +92,40 @@ def prefix_names(
     columns: dict[str, list] = {name: [] for name in NAMES_SCHEMA.names}
     for level in range(min(levels or codes.shape[1], codes.shape[1]) if len(codes) else 0):
         part = prefix[:, level]
-        words = _distinguishing_words(counts, vocabulary, part, word_count)
+        words = _distinguishing_words(counts, vocabulary, part, 2 * word_count)
         by_prefix = np.argsort(part, kind="stable")
         starts = np.flatnonzero(np.r_[True, np.diff(part[by_prefix]) > 0])
         for number, rows in enumerate(np.split(by_prefix, starts[1:])):
             members = rows.tolist()
             label = sid_text(codes[members[0], : level + 1])
             category = " > ".join(_majority_path([paths[row] for row in members]))
+            content = _content((ids[row], titles[order[row]], " > ".join(paths[row]), makers[row]) for row in members)
+            old = (previous or {}).get(label)
+            if old is not None and old["content"] == content:
+                chosen, name = list(old["words"]), str(old["name"])
+            else:
+                chosen = words[number][:word_count]
+                if old is not None and old["category"] == category and set(old["words"]) <= set(words[number]):
+                    chosen = list(old["words"]) or chosen
+                name = _name(category, chosen, titles[order[members[0]]]) or label
             columns["prefix"].append(label)
             columns["level"].append(level + 1)
             columns["count"].append(len(members))
-            columns["name"].append(_name(category, words[number], titles[order[members[0]]]) or label)
+            columns["name"].append(name)
             columns["category"].append(category)
-            columns["words"].append(words[number])
+            columns["words"].append(chosen)
             columns["top_brands"].append(commonest([makers[row] for row in members], 3))
             columns["sample_product_ids"].append([ids[row] for row in members[:sample_count]])
+            columns["content"].append(content)
     return pa.table(columns, schema=NAMES_SCHEMA)
+
+
+def _content(products: Iterable[tuple[str, ...]]) -> str:
+    """A hash of all that the name of a prefix is made from, its products in the order of their ids."""
+    found = hashlib.sha256()
+    for product in products:
+        found.update("\x1f".join(product).encode() + b"\x1e")
+    return found.hexdigest()[:16]
 
 
 def _name(category: str, words: list[str], first_title: str) -> str:

@@ -263,9 +263,7 @@ def _previous(previous: Mapping[str, Any]) -> dict[str, Any]:
         reasons[reason] = reasons.get(reason, 0) + 1
     return {
         **{key: value for key, value in previous.items() if key not in {"markdown", "why"}},
-        "moved_examples": [
-            {**row, "why": why.get(row["product_id"], "")} for row in previous["moved_examples"]
-        ],
+        "moved_examples": [{**row, "why": why.get(row["product_id"], "")} for row in previous["moved_examples"]],
         "reasons": dict(sorted(reasons.items())),
     }
 
