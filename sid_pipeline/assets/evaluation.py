@@ -257,8 +257,8 @@ def _report(warehouse: Warehouse, flavour: Flavour, release: str, snapshot: str)
     import numpy as np
     from pyspark.sql import functions as F
 
-    from sid_pipeline.embedding.vectors import join, matrix
     from sid_pipeline.assets.plots import code_usage, share_by_level
+    from sid_pipeline.embedding.vectors import join, matrix
     from sid_pipeline.evaluation.page import render_html
     from sid_pipeline.evaluation.report import TABLE_LABELS, EvaluationInput, evaluate, value_of
     from sid_pipeline.rqvae import Codebook
@@ -559,7 +559,6 @@ def _view(
 
 def _changes(warehouse: Warehouse, flavour: Flavour, release: str, before: FilePath, assigned: Assigned) -> Any:
     """How the SIDs differ from a publication, and for each moved product what last touched its row."""
-    import pyarrow.compute as pc
 
     from sid_pipeline.evaluation.codebook_diff import diff
     from sid_pipeline.reader import Publication

@@ -46,8 +46,8 @@ def compare_flavours(a: CodeTable, b: CodeTable, *, examples: int = 10, seed: in
     Returns:
         names, `items` in both, `levels` (level, ami, pairs grouped by both / only a / only b, jaccard,
         same_leaf of each side), `categories` by side (pairs of leaf categories of different parents whose products
-        share L1 most more often than on the other side), `examples` by side (pairs that this side holds together deepest and the other
-        parts at L1, at most one for each group), and `markdown`.
+        share L1 most more often than on the other side), `examples` by side (pairs that this side holds together
+        deepest and the other parts at L1, at most one for each group), and `markdown`.
 
     Raises:
         ValueError: a product_id stands twice in a table, or the tables differ in levels.

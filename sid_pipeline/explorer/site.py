@@ -213,7 +213,8 @@ def _flavour_data(given: ExplorerInput, flavour: ExplorerFlavour, held: np.ndarr
 
 def _report(report: Mapping[str, Any]) -> dict[str, Any]:
     """What the pages show of a report: figures as they are read, shares and counts for the charts, the lists."""
-    tables = report["tables"]
+    order = [OURS, *(name for name in report["tables"] if name not in TABLE_LABELS), *list(TABLE_LABELS)[1:]]
+    tables = {name: report["tables"][name] for name in order if name in report["tables"]}  # a file's keys are sorted
     return {
         "items": report["items"],
         "population": (report["population"] or {}).get("items"),

@@ -106,6 +106,7 @@
     useEffect(() => {
       const node = place.current;
       const draw = () => {
+        if (node.clientWidth < 120) return; // not laid out yet; the observer calls again
         const chart = Plot.plot({ ...options(node.clientWidth), width: node.clientWidth, className: "plot" });
         chart.setAttribute("role", "img");
         chart.setAttribute("aria-label", label);
@@ -132,7 +133,7 @@
     const rows = share90.map((row) => ({ ...row, name: levelsText(row.level) }));
     const options = (width) => ({
       height: 44 + 17 * rows.length + 12 * Math.max(...rows.map((row) => row.level)),
-      marginLeft: width < 420 ? 96 : 118, marginRight: 44,
+      marginLeft: width < 420 ? 100 : 118, marginRight: 92,
       x: { domain: [0, 1], axis: null }, y: { domain: tables, label: null, tickSize: 0 },
       fy: { label: null, padding: 0.12, domain: [...new Set(rows.map((row) => row.name))] },
       marks: [
@@ -309,7 +310,7 @@
       .filter(([, share]) => share !== null).map(([flavour, share]) => ({ level: levelsText(row.level), flavour, share })));
     const shades = { [found.a]: "var(--accent)", [found.b]: "var(--third)" };
     const options = (width) => ({
-      height: 40 + 46 * found.levels.length, marginLeft: width < 420 ? 84 : 100, marginRight: 44,
+      height: 40 + 46 * found.levels.length, marginLeft: width < 420 ? 84 : 100, marginRight: 92,
       x: { domain: [0, 1], axis: null }, y: { label: null, tickSize: 0, domain: [found.a, found.b] },
       fy: { label: null, domain: found.levels.map((row) => levelsText(row.level)), padding: 0.15 },
       marks: [

@@ -64,3 +64,20 @@ def test_nothing_in_common_and_wrong_input(catalogue):
         compare_flavours(SUBSTITUTES, CodeTable("b", ["a", "a"], np.zeros((2, 2), int), ["", ""]))
     with pytest.raises(ValueError, match="esci has 2 levels and b 4"):
         compare_flavours(SUBSTITUTES, CodeTable("b", IDS, np.zeros((4, 4), int), TEXTS))
+
+
+def test_categories_that_only_one_flavour_puts_side_by_side():
+    categories = [("dairy", "cheese")] * 6 + [("deli", "olives")] * 6 + [("dairy", "milk")] * 6
+    ids = [f"p{row:02d}" for row in range(18)]
+    apart = np.repeat([0, 1, 2], 6)[:, None]
+    beside = np.repeat([0, 0, 2], 6)[:, None]
+    found = compare_flavours(
+        CodeTable("precise", ids, apart, ids, categories), CodeTable("broad", ids, beside, ids, categories)
+    )
+    precise, broad = found["categories"]
+    assert precise["pairs"] == []
+    assert broad["grouped_by"] == "broad" and broad["other"] == "precise"
+    assert broad["pairs"] == [
+        {"first": ["dairy", "cheese"], "second": ["deli", "olives"], "share": 1.0, "other_share": 0.0}
+    ]
+    assert "cheese" in found["markdown"]

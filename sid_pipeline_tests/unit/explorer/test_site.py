@@ -2,15 +2,16 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from sid_pipeline.evaluation.codebook_diff import diff
 from sid_pipeline.evaluation.names import prefix_names
+from sid_pipeline.evaluation.report import EvaluationInput, evaluate
 from sid_pipeline.explorer.site import ExplorerFlavour, ExplorerInput, write_explorer
+from sid_pipeline_tests.unit.evaluation.conftest import Catalogue, catalogue  # noqa: F401
 
 NASTY = '<script>alert(1)</script> & "tea" \u2028 </script>'
 IDS = ["p1", "p2", "p3", "p4", "a/b ü"]
@@ -27,7 +28,7 @@ def given(**changes) -> ExplorerInput:
         "product_ids": IDS,
         "titles": TITLES,
         "flavours": [
-            ExplorerFlavour("esci", "r1", ESCI, headline={"distinct_share": 0.75}),
+            ExplorerFlavour("esci", "r1", ESCI),
             ExplorerFlavour("esci_gemma", "r2", GEMMA),
         ],
         "brands": ["Ayla", None, "Fernwood", "", None],
@@ -45,22 +46,6 @@ def data_of(file: Path):
     return json.loads(value.removesuffix(";\n"))
 
 
-def pages(folder: Path, *addresses: str) -> dict[str, dict]:
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("node is not installed, so the explorer's script cannot be run")
-    script = Path(__file__).with_name("browser.js")
-    done = subprocess.run(
-        [node, str(script), str(folder), json.dumps(addresses)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
 def test_data_holds_all_products_with_their_sids_and_names(tmp_path):
     index = write_explorer(tmp_path / "site", given())
     assert index == tmp_path / "site" / "index.html"
@@ -69,7 +54,7 @@ def test_data_holds_all_products_with_their_sids_and_names(tmp_path):
     # A text that repeats the title is left out, a long one is cut.
     assert products[0] == ["p1", "Green tea", "Ayla", "food > tea", ""]
     assert products[3][1] == NASTY
-    assert len(products[4][4]) == 600
+    assert len(products[4][4]) == 240
     flavour = data_of(tmp_path / "site/data/flavour_0.js")
     assert flavour["without_sid"] == 1
     assert flavour["codes"] == [[0, 0, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0], None]
@@ -107,6 +92,7 @@ def test_everything_it_needs_lies_beside_it(tmp_path):
     for source in re.findall(r'(?:src|href)="([^"#]+)"', html):
         assert (tmp_path / source).is_file(), source
     assert "data/flavour_1.js" in html
+    assert (tmp_path / "vendor" / "LICENSES.txt").is_file()
     for file in (index, tmp_path / "explorer.js", tmp_path / "style.css"):
         assert not re.search(r"https?:|//cdn|@import|fetch\(|XMLHttpRequest", file.read_text(encoding="utf-8"))
 
@@ -114,54 +100,10 @@ def test_everything_it_needs_lies_beside_it(tmp_path):
 def test_texts_never_reach_the_page_as_markup(tmp_path):
     write_explorer(tmp_path, given())
     script = (tmp_path / "explorer.js").read_text(encoding="utf-8")
-    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", script)
-    assert "<script>alert" not in (tmp_path / "index.html").read_text(encoding="utf-8")
-    found = pages(tmp_path, "#/product/p4", "#/search/%3Cscript%3E", "#/sid/esci/0_0_0")
-    for page in found.values():
-        assert "script" not in page["tags"]
-    assert all(NASTY in page["text"] for page in found.values())
-
-
-def test_pages_show_tree_product_and_search(tmp_path):
-    write_explorer(tmp_path, given())
-    found = pages(
-        tmp_path,
-        "#/",
-        "#/product/p1",
-        "#/product/a%2Fb%20%C3%BC",
-        "#/sid/esci/0_0",
-        "?creme TEA",
-        "?0_0",
-        "?p3",
-        "?quinoa",
+    assert not re.search(
+        r"innerHTML|outerHTML|dangerouslySet|insertAdjacentHTML|document\.write|eval\(|new Function", script
     )
-    assert "5 products as of 2026-01-05" in found["#/"]["text"]
-    assert "distinct share0.75-" in found["#/"]["text"]
-    product = found["#/product/p1"]["text"]
-    # The product of the same SID comes before the one that shares two levels.
-    assert product.index("shares 4 of 4 levels") < product.index("shares 2 of 4 levels")
-    assert "0_0_0_0" in product and "3_0_0_0" in product
-    assert "This product has no SID in this flavour." in found["#/product/a%2Fb%20%C3%BC"]["text"]
-    prefix = found["#/sid/esci/0_0"]
-    assert "3 products" in prefix["text"]
-    assert {"#/sid/esci/0_0_0", "#/sid/esci/0_0_1", "#/product/p2"} <= set(prefix["links"])
-    assert found["?creme TEA"]["hash"] == "#/search/creme%20TEA"
-    assert [link for link in found["?creme TEA"]["links"] if "product" in link] == ["#/product/p2"]
-    assert "#/sid/esci/0_0" in found["?0_0"]["links"]
-    assert "#/product/p3" in found["?p3"]["links"]
-    assert "Nothing here matches" in found["?quinoa"]["text"]
-    # The opened tree ends at the products.
-    assert "#/product/p2" in found["tree"]["links"]
-    assert len(found["tree"]["links"]) == 10 + 4
-
-
-@pytest.mark.parametrize(
-    "address",
-    ["#/product/none", "#/sid/esci/9_9", "#/sid/none/0", "#/sid/esci", "#/constructor", "#/product/%E0%A4%A"],
-)
-def test_a_wrong_address_says_so(tmp_path, address):
-    write_explorer(tmp_path, given())
-    assert "Not found" in pages(tmp_path, address)[address]["text"]
+    assert "<script>alert" not in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
 def test_a_big_catalogue_is_cut_and_says_so(tmp_path):
@@ -182,10 +124,8 @@ def test_a_big_catalogue_is_cut_and_says_so(tmp_path):
     flavour = data_of(tmp_path / "data/flavour_0.js")
     assert {len(row[0].split("_")) for row in flavour["prefixes"]} == {1, 2}
     assert sum(row[1] for row in flavour["prefixes"] if "_" not in row[0]) == n
-    found = pages(tmp_path, "#/", "#/sid/esci/0_0", "#/product/p299")
-    assert "holds 24 products of them" in found["#/"]["text"]
-    assert "4 of 50 shown. sid show 0_0 lists the rest." in found["#/sid/esci/0_0"]["text"]
-    assert "try sid show" in found["#/product/p299"]["text"]
+    catalogue = data_of(tmp_path / "data/catalogue.js")
+    assert (catalogue["held"], catalogue["total"]) == (24, n)
 
 
 def test_no_products_and_one_product(tmp_path):
@@ -198,7 +138,7 @@ def test_no_products_and_one_product(tmp_path):
         flavours=[ExplorerFlavour("esci", "r1", np.zeros((0, 4), int))],
     )
     write_explorer(tmp_path / "none", nothing)
-    assert "0 products" in pages(tmp_path / "none", "#/")["#/"]["text"]
+    assert data_of(tmp_path / "none/data/products.js") == []
     alone = given(
         product_ids=["p"],
         titles=["tea"],
@@ -208,7 +148,7 @@ def test_no_products_and_one_product(tmp_path):
         flavours=[ExplorerFlavour("esci", "r1", np.zeros((1, 4), int))],
     )
     write_explorer(tmp_path / "one", alone)
-    assert "No other product" in pages(tmp_path / "one", "#/product/p")["#/product/p"]["text"]
+    assert data_of(tmp_path / "one/data/flavour_0.js")["codes"] == [[0, 0, 0, 0]]
 
 
 def test_wrong_input_is_named(tmp_path):
@@ -217,3 +157,46 @@ def test_wrong_input_is_named(tmp_path):
     with pytest.raises(ValueError, match="two flavours have one name"):
         write_explorer(tmp_path, given(flavours=[ExplorerFlavour("esci", "r1", ESCI)] * 2))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_flavour_carries_its_report_its_unusual_products_and_its_changes(tmp_path, catalogue: Catalogue):  # noqa: F811
+    report = evaluate(
+        EvaluationInput(
+            flavour="esci",
+            release="r2",
+            as_of_snapshot="2026-01-06",
+            product_ids=catalogue.ids,
+            texts=catalogue.titles,
+            categories=catalogue.categories,
+            vectors=catalogue.vectors,
+            codes=catalogue.codes,
+            codebook_size=int(catalogue.codes.max()) + 1,
+            others={"live (r1)": catalogue.codes},
+        )
+    )
+    # As it comes back from its file, where keys are sorted.
+    read = json.loads(json.dumps(report.to_dict(), sort_keys=True))
+    old = {key: tuple(row) for key, row in zip(catalogue.ids, catalogue.codes.tolist(), strict=True)}
+    moved = catalogue.ids[3]
+    new = {**old, moved: tuple(reversed(old[moved]))}
+    flavour = ExplorerFlavour(
+        "esci",
+        "r2",
+        catalogue.codes,
+        report=read,
+        unusual=[{"product_id": moved, "distance": 0.5, "margin": 0.1}],
+        previous={**diff(old, new), "against": "r1 as of 2026-01-05", "why": {moved: "text_changed"}},
+    )
+    write_explorer(
+        tmp_path,
+        ExplorerInput(
+            "Sample", "2026-01-06", catalogue.ids, catalogue.titles, [flavour], categories=catalogue.categories
+        ),
+    )
+    data = data_of(tmp_path / "data/flavour_0.js")
+    assert data["report"]["tables"][:3] == ["this release", "live (r1)", "residual k-means"]
+    usage = next(row for row in data["report"]["figures"] if row["key"] == "usage_l1")
+    assert usage["cells"][0]["value"] == pytest.approx(report.headline()["usage_l1"])
+    assert data["unusual"][0]["product_id"] == moved
+    assert data["previous"]["reasons"] == {"text_changed": 1}
+    assert all(row["why"] == "text_changed" for row in data["previous"]["moved_examples"])
