@@ -71,16 +71,16 @@ def test_a_name_stays_while_the_content_does_and_bends_only_when_it_is_no_longer
     codes = np.array([[0], [0], [0], [1], [1]])
     titles = ["green tea mint", "green tea mint", "green tea leaves", "soap bar lemon", "soap bar lemon"]
     ids = list("abcde")
-    first = rows(codes, ids, titles, word_count=2)
+    first = rows(codes, ids, titles, word_count=1)
     # Other prefixes fill up with the same words, which would reorder these.
-    more = [*titles, *["mint soap"] * 30]
+    more = [*titles, *["green soap"] * 30]
     grown = (np.array([*codes.tolist(), *[[2]] * 30]), [*ids, *[f"x{row:02d}" for row in range(30)]], more)
-    assert rows(*grown, word_count=2)["0"]["name"] != first["0"]["name"]
-    kept = rows(*grown, word_count=2, previous=first)
+    assert rows(*grown, word_count=1)["0"]["name"] != first["0"]["name"]
+    kept = rows(*grown, word_count=1, previous=first)
     assert kept["0"] == first["0"] and kept["1"] == first["1"]
     # One product more of the same kind: the words are still among the best, so they stay.
-    wider = rows(codes[[0, 0, 1, 2, 3, 4]], ["a0", *ids], ["green tea mint", *titles], word_count=2, previous=first)
+    wider = rows(codes[[0, 0, 1, 2, 3, 4]], ["a0", *ids], ["green tea mint", *titles], word_count=1, previous=first)
     assert wider["0"]["words"] == first["0"]["words"] and wider["0"]["content"] != first["0"]["content"]
     # All its products are others: the name follows.
-    other = rows(codes, ids, ["iron nail", "iron nail", "iron screw", *titles[3:]], word_count=2, previous=first)
-    assert other["0"]["words"] == ["iron", "nail"]
+    other = rows(codes, ids, ["iron nail", "iron nail", "iron screw", *titles[3:]], word_count=1, previous=first)
+    assert other["0"]["words"] == ["iron"]
