@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from sid_pipeline.commands.clean import clean_command
+from sid_pipeline.commands.judge import judge_command
 from sid_pipeline.commands.promotion import promotion_commands
 from sid_pipeline.commands.release import release_commands
 from sid_pipeline.commands.taxonomy import taxonomy_commands
@@ -117,7 +118,7 @@ def explorer(release: str | None, only_path: bool) -> None:
 
     warehouse = Warehouse(_settings())
     if release is None:
-        pointers = [read_pointer(warehouse.state, name) for name in warehouse.settings.active_flavours]
+        pointers = [read_pointer(warehouse.published, name) for name in warehouse.settings.active_flavours]
         release = next((pointer["release"] for pointer in pointers if pointer), warehouse.settings.release.default)
     try:
         index = warehouse.explorer(release) / "index.html"
@@ -165,6 +166,7 @@ def _settings() -> Settings:
 main.add_command(clean_command(_settings))
 main.add_command(taxonomy_commands(_settings))
 main.add_command(release_commands(_settings))
+main.add_command(judge_command(_settings))
 for _command in promotion_commands(_settings):
     main.add_command(_command)
 

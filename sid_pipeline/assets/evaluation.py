@@ -1,7 +1,6 @@
 """Looking at a vocabulary: report, prefix names, explorer, the diff to what is live, the comparison of flavours."""
 
 from dataclasses import dataclass
-from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -179,7 +178,7 @@ def comparison_assets(flavours: list[Flavour]) -> list[dg.AssetsDefinition]:
                     for stage in (NAMES, REPORT)
                     if (receipt := warehouse.receipts.get(flavour.key(stage), release)) is not None
                 },
-                "previous": folder.name if (folder := before[flavour.name]) is not None else None,
+                "previous": before[flavour.name],
             }
             for flavour in shown
         }
@@ -197,7 +196,7 @@ def comparison_assets(flavours: list[Flavour]) -> list[dg.AssetsDefinition]:
 
 def _other_live(warehouse: Warehouse, flavour: Flavour, assigned: Receipt) -> str | None:
     """The live publication where it is of another codebook than these SIDs."""
-    pointer = read_pointer(warehouse.state, flavour.name)
+    pointer = read_pointer(warehouse.published, flavour.name)
     other = pointer is not None and pointer["codebook_id"] != assigned.facts["codebook_id"]
     return pointer["publication"] if pointer is not None and other else None
 
@@ -348,10 +347,10 @@ def _live_codes(
 
     from sid_pipeline.reader import open_live
 
-    pointer = read_pointer(warehouse.state, flavour.name)
+    pointer = read_pointer(warehouse.published, flavour.name)
     if pointer is None or pointer["codebook_id"] == trained.facts["codebook_id"]:
         return {}
-    sids = open_live(flavour.name, warehouse.state, hashes=False).lookup(product_ids)
+    sids = open_live(flavour.name, warehouse.published, hashes=False).lookup(product_ids)
     known = [_codes(sid) for sid in sids if sid]
     if not known:
         return {}
@@ -489,7 +488,7 @@ def _explore(
     flavours: list[Flavour],
     release: str,
     versions: dict[str, Any],
-    before: dict[str, FilePath | None],
+    before: dict[str, str | None],
 ) -> Outcome:
     from sid_pipeline.explorer.site import ExplorerInput, write_explorer
 
@@ -530,7 +529,7 @@ def _explore(
 
 
 def _view(
-    warehouse: Warehouse, flavour: Flavour, release: str, assigned: Assigned, ids: list[str], before: FilePath | None
+    warehouse: Warehouse, flavour: Flavour, release: str, assigned: Assigned, ids: list[str], before: str | None
 ) -> Any:
     """What the explorer shows of a flavour."""
     import json
@@ -557,14 +556,13 @@ def _view(
     )
 
 
-def _changes(warehouse: Warehouse, flavour: Flavour, release: str, before: FilePath, assigned: Assigned) -> Any:
+def _changes(warehouse: Warehouse, flavour: Flavour, release: str, before: str, assigned: Assigned) -> Any:
     """How the SIDs differ from a publication, and for each moved product what last touched its row."""
 
     from sid_pipeline.evaluation.codebook_diff import diff
     from sid_pipeline.reader import Publication
 
-    old = Publication(before, hashes=False)
-    pins = old.manifest["pins"]
+    old = Publication(warehouse.store, before, hashes=False)
     rows = warehouse.tables.arrow(SEMANTIC_IDS, columns=["product_id", "change"], flavour=flavour.name, release=release)
     now = assigned_sids(warehouse, flavour.name, release)
     sids = old.sids()
@@ -576,37 +574,29 @@ def _changes(warehouse: Warehouse, flavour: Flavour, release: str, before: FileP
         examples=50,
     )
     moved = {product for product, sid in now.items() if sids.get(product, sid) != sid}
-    recoded = pins["release"] != release
+    recoded = old.manifest["release"] != release
     why = {
         row["product_id"]: "recoded" if recoded else row["change"] or "unknown"
         for row in rows
         if row["product_id"] in moved
     }
-    return {**found, "why": why, "against": f"{pins['release']} as of {pins['as_of_snapshot']}"}
+    return {**found, "why": why, "against": f"{old.manifest['release']} as of {old.manifest['as_of_snapshot']}"}
 
 
-def previous_publication(warehouse: Warehouse, flavour: str, release: str) -> FilePath | None:
-    """What came before a release's SIDs: its publication of the newest earlier day, else the live one of another
-    release, else None."""
-    from sid_pipeline.publication.publish import verify
+def previous_publication(warehouse: Warehouse, flavour: str, release: str) -> str | None:
+    """What came before a release's SIDs: its newest publication of an earlier day, else the live one of another
+    release, else None. A folder of the store."""
+    from sid_pipeline.publication.folder import finished, read_manifest
 
     assigned = warehouse.receipts.get(f"{flavour}/{SEMANTIC_IDS_STAGE}", release)
     if assigned is None:
         return None
-    folder = warehouse.publications / flavour / release
-    earlier = [
-        (manifest["pins"]["as_of_snapshot"], path.parent)
-        for path in folder.glob("*/manifest.json")
-        for manifest in [verify(path.parent, hashes=False)]
-        if manifest["pins"]["as_of_snapshot"] < assigned.facts["as_of_snapshot"]
-    ]
-    if earlier:
-        return max(earlier)[1]
-    pointer = read_pointer(warehouse.state, flavour)
-    if pointer is None or pointer["release"] == release:
-        return None
-    path: FilePath = warehouse.state / pointer["publication"]
-    return path
+    store = warehouse.store
+    for folder in reversed(finished(store, flavour, release)):
+        if read_manifest(store, folder)["as_of_snapshot"] < assigned.facts["as_of_snapshot"]:
+            return folder
+    pointer = read_pointer(store, flavour)
+    return None if pointer is None or pointer["release"] == release else str(pointer["publication"])
 
 
 def _snapshot(warehouse: Warehouse, flavour: Flavour, release: str) -> str:
