@@ -69,6 +69,10 @@
   const ProductLink = ({ id, text }) => (rowOf.has(id)
     ? html`<a href=${address("product", id)}>${text ?? products[rowOf.get(id)][TITLE]}</a>` : html`<span>${text ?? id}</span>`);
 
+  /** A product by its title, the text that was embedded below it, cut. */
+  const WithText = ({ id, text }) => (rowOf.has(id) && products[rowOf.get(id)][TITLE] !== text
+    ? html`<${ProductLink} id=${id} /><small>${text.length > 160 ? `${text.slice(0, 159)}…` : text}</small>` : html`<${ProductLink} id=${id} text=${text} />`);
+
   /** The deepest prefix of a SID that has a name, as words. */
   function nameOfSid(flavour, sid) {
     for (let prefix = sid; prefix; prefix = parentOf(prefix)) {
@@ -134,7 +138,7 @@
     const options = (width) => ({
       height: 44 + 17 * rows.length + 12 * Math.max(...rows.map((row) => row.level)),
       marginLeft: width < 420 ? 100 : 118, marginRight: 92,
-      x: { domain: [0, 1], axis: null }, y: { domain: tables, label: null, tickSize: 0 },
+      x: { domain: [0, 1.1], axis: null }, y: { domain: tables, label: null, tickSize: 0 },
       fy: { label: null, padding: 0.12, domain: [...new Set(rows.map((row) => row.name))] },
       marks: [
         Plot.barX(rows, { x: "share", y: "table", fy: "name", fill: (row) => shade(row.table), rx: 2, insetTop: 1.5, insetBottom: 1.5 }),
@@ -286,7 +290,7 @@
       ${report && report.misplaced.length ? html`<p class="soft">More than half of the other products under the same ${levelsText(report.misplaced_level)} are of one
         category that is not theirs: a doubtful description, a doubtful category, or a border that the codes do not see.</p>
         <${Table} label="Products among products of another category" head=${["product", "SID", "its category", "its fellows"]}
-          rows=${report.misplaced.map((row) => [html`<${ProductLink} id=${row.product_id} text=${row.text} />`, html`<${Sid} flavour=${flavour} prefix=${row.sid} />`,
+          rows=${report.misplaced.map((row) => [html`<${WithText} id=${row.product_id} text=${row.text} />`, html`<${Sid} flavour=${flavour} prefix=${row.sid} />`,
             row.category.join(" > "), `${row.majority_items} of ${row.other_items} in ${row.majority.join(" > ")}`])} />` : html`<p>None found.</p>`}
       <h2>Unlike anything in training</h2>
       ${unusual.length ? html`<p class="soft">Farther from their codewords than any product that the codebook was trained on: their SID is a guess.</p>
@@ -299,7 +303,7 @@
         is allowed; these are the SIDs whose products are least alike.</p>
         <${Table} label="One SID, different texts" head=${["SID", "products", "mean cosine", "texts"]}
           rows=${report.different_texts.worst.map((row) => [html`<${Sid} flavour=${flavour} prefix=${row.sid} />`, number.format(row.items), row.mean_cosine.toFixed(2),
-            html`<ul class="plain">${row.products.map((product) => html`<li><${ProductLink} id=${product.product_id} text=${product.text} /></li>`)}</ul>`])} />` : html`<p>None found.</p>`}`;
+            html`<ul class="plain">${row.products.map((product) => html`<li><${ProductLink} id=${product.product_id} /></li>`)}</ul>`])} />` : html`<p>None found.</p>`}`;
   }
 
   function Comparison() {
@@ -311,7 +315,7 @@
     const shades = { [found.a]: "var(--accent)", [found.b]: "var(--third)" };
     const options = (width) => ({
       height: 40 + 46 * found.levels.length, marginLeft: width < 420 ? 84 : 100, marginRight: 92,
-      x: { domain: [0, 1], axis: null }, y: { label: null, tickSize: 0, domain: [found.a, found.b] },
+      x: { domain: [0, 1.1], axis: null }, y: { label: null, tickSize: 0, domain: [found.a, found.b] },
       fy: { label: null, domain: found.levels.map((row) => levelsText(row.level)), padding: 0.15 },
       marks: [
         Plot.barX(rows, { x: "share", y: "flavour", fy: "level", fill: (row) => shades[row.flavour], rx: 2, insetTop: 1.5, insetBottom: 1.5 }),
