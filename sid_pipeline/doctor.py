@@ -128,6 +128,9 @@ def _weights(settings: Settings) -> list[Finding]:
 
     findings = []
     for name, embedder in settings.embedders.items():
+        if embedder.vectors is not None:
+            findings.append(Finding("weights", True, f"{name}: vectors are supplied at {embedder.vectors}"))
+            continue
         try:
             local = Path(resolve_model(embedder.model, settings.root)).is_dir()
             where = "on disk" if local else "from the Hugging Face hub at first use (a gated model needs HF_TOKEN)"

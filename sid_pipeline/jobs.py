@@ -67,7 +67,7 @@ def build_jobs(settings: Settings) -> dict[str, Job]:
         dg.define_asset_job(
             RELEVANCE_MODEL,
             dg.AssetSelection.assets(RELEVANCE_LABELS, ESCI_MODEL),
-            description="Read the relevance labels and judge the relevance model on them.",
+            description="Read the relevance labels; judge the relevance model on them, and train it where asked.",
         ),
         dg.define_asset_job(
             SNAPSHOT_REFRESH,

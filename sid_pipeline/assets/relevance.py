@@ -187,9 +187,10 @@ def _judge(warehouse: Warehouse, embedder: EmbedderSettings, inputs: dict[str, A
 
     settings, base_id = warehouse.settings, inputs["embedder_id"]
     labels = _labels(settings)
-    if labels is None:
+    if labels is None or embedder.vectors is not None:
         kept = inputs.get("kept")
-        metadata = {"model": kept or base_id, "judged": "no, there are no labels", "trained": "no"}
+        why = "its vectors are supplied, there is no model" if embedder.vectors else "there are no labels"
+        metadata = {"model": kept or base_id, "judged": f"no, {why}", "trained": "no"}
         return Outcome(kept or base_id, metadata=metadata, facts={"embedder_id": base_id, "model": kept})
     held_out = labels.part("test")
     base = _evaluate(embedder, settings.root, held_out)

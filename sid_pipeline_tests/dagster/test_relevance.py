@@ -14,7 +14,7 @@ from sid_pipeline.assets import relevance
 from sid_pipeline.embedders import current_embedder, current_id
 from sid_pipeline.embedding.model import embedder_id
 from sid_pipeline.resources.warehouse import Warehouse
-from sid_pipeline.settings import Settings
+from sid_pipeline.settings import EmbedderSettings, Settings
 from sid_pipeline_tests.tiny_models import COLOURS, THINGS, TRANSLATED, judgements, tiny_bert
 
 MORE_THINGS = {**THINGS, "oil": "huile", "salt": "sel", "jam": "confiture", "egg": "oeuf"}
@@ -147,3 +147,11 @@ def test_an_old_fine_tuned_model_never_stands_for_another_base(tmp_path, model):
     with pytest.raises(MissingInput, match="materialise esci_model again"):
         current_embedder(changed, "esci")
     assert run(changed)["esci_model"]["model"] == embedder_id(other, tmp_path) == current_id(changed, "esci")
+
+
+def test_supplied_vectors_have_no_model_to_judge(tmp_path, model):
+    warehouse = make(tmp_path, model, fine_tune=True)
+    supplied = EmbedderSettings(vectors="v.parquet", dimension=8, revision="clip-1")
+    changed = Warehouse(warehouse.settings.model_copy(update={"embedders": {"esci": supplied}}))
+    told = run(changed)["esci_model"]
+    assert "vectors are supplied" in told["judged"] and told["model"] == current_id(changed, "esci")
