@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from sid_pipeline.embedding.vectors import binary, vector_faults
-from sid_pipeline.embedding.workers import devices, encode_chunks
+from sid_pipeline.embedding.workers import devices, encoders
 from sid_pipeline.schemas import EMBEDDINGS
 from sid_pipeline.settings import EmbedderSettings
 
@@ -86,8 +86,11 @@ def embed(
 
     pending: list[Path] = []
     last_commit = started
-    with tqdm(total=total, desc="embedding", unit=" texts") as bar:
-        for number, part in enumerate(encode_chunks(chunks(), settings, root, devices(settings, workers, total))):
+    with (
+        encoders(settings, root, devices(settings, workers, total)) as encode,
+        tqdm(total=total, desc="embedding", unit=" texts") as bar,
+    ):
+        for number, part in enumerate(encode(chunks())):
             faults = vector_faults(part.vectors)
             file = spool / f"{number:06d}.parquet"
             pq.write_table(vector_table(read.pop(0), binary(part.vectors, faults), faults), file, compression="zstd")

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ from sid_pipeline.settings import EmbedderSettings
 
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue
+
+Encode = Callable[[Iterable[list[str]]], Iterator[Encoded]]
 
 # A process takes seconds to start and loads the weights once more: fewer texts do not repay it.
 PARALLEL_FROM = 20_000
@@ -54,13 +57,13 @@ def devices(settings: EmbedderSettings, workers: int | None, texts: int) -> list
     return found if texts >= PARALLEL_FROM else found[:1]
 
 
-def encode_chunks(
-    chunks: Iterable[list[str]], settings: EmbedderSettings, root: Path, devices: Sequence[str]
-) -> Iterator[Encoded]:
-    """Encode chunk after chunk; the results come in the chunks' order.
+@contextmanager
+def encoders(settings: EmbedderSettings, root: Path, devices: Sequence[str]) -> Iterator[Encode]:
+    """Load the model on every device, and give the function that encodes chunk after chunk, in the chunks' order.
+
+    Chunks are read a few ahead only.
 
     Args:
-        chunks: lists of texts; read a few ahead only.
         settings, root: of the embedder, see `Embedder.load`.
         devices: one process each, see `devices`; a single one is used in this process.
 
@@ -69,7 +72,7 @@ def encode_chunks(
     """
     if len(devices) == 1:
         embedder = Embedder.load(settings, root, devices[0])
-        yield from map(embedder.encode_counted, chunks)
+        yield lambda chunks: map(embedder.encode_counted, chunks)
         return
     # Spawned: a fork would copy torch's and Spark's threads in the middle of what they do.
     context = get_context("spawn")
@@ -78,14 +81,9 @@ def encode_chunks(
         queue.put(device)
     threads = max(1, (os.cpu_count() or 1) // len(devices))
     pool = ProcessPoolExecutor(len(devices), context, _start, (settings, root, queue, threads))
-    waiting: deque[Future[Encoded]] = deque()
+    ahead = CHUNKS_A_WORKER * len(devices)
     try:
-        for chunk in chunks:
-            waiting.append(pool.submit(_encode, chunk))
-            if len(waiting) >= CHUNKS_A_WORKER * len(devices):
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        yield lambda chunks: _mapped(pool, chunks, ahead)
     except BrokenProcessPool as error:
         raise ModelError(
             "a process that encodes died, mostly for want of memory (the lines above may say more): set "
@@ -93,6 +91,17 @@ def encode_chunks(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _mapped(pool: ProcessPoolExecutor, chunks: Iterable[list[str]], ahead: int) -> Iterator[Encoded]:
+    """Like `pool.map`, which would take all chunks at once."""
+    waiting: deque[Future[Encoded]] = deque()
+    for chunk in chunks:
+        waiting.append(pool.submit(_encode, chunk))
+        if len(waiting) >= ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 _embedder: Embedder | None = None

@@ -113,7 +113,8 @@ def test_several_processes_give_the_vectors_of_one_in_order(tmp_path, tiny_bert)
     made = list(texts(tmp_path / "texts", 200).values())
     settings = EmbedderSettings(model=str(tiny_bert), device="cpu")
     chunks = [made[start : start + 16] for start in range(0, 200, 16)]
-    encoded = list(workers.encode_chunks(iter(chunks), settings, tmp_path, ["cpu", "cpu"]))
+    with workers.encoders(settings, tmp_path, ["cpu", "cpu"]) as encode:
+        encoded = list(encode(iter(chunks)))
     assert [len(part.vectors) for part in encoded] == [len(chunk) for chunk in chunks]
     expected = Embedder.load(settings, tmp_path).encode(made)
     assert np.allclose(np.concatenate([part.vectors for part in encoded]), expected, atol=1e-6)
@@ -130,5 +131,6 @@ def test_a_process_that_dies_is_one_sentence(tmp_path, tiny_bert):
             yield ["milk"]
 
     settings = EmbedderSettings(model=str(tiny_bert), device="cpu")
-    with pytest.raises(ModelError, match=r"died.*embedding\.workers"):
-        list(workers.encode_chunks(chunks(), settings, tmp_path, ["cpu", "cpu"]))
+    died = pytest.raises(ModelError, match=r"died.*embedding\.workers")
+    with died, workers.encoders(settings, tmp_path, ["cpu", "cpu"]) as encode:
+        list(encode(chunks()))
