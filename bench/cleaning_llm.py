@@ -43,7 +43,7 @@ def resident_mib() -> float:
 def texts(number: int) -> Iterator[Text]:
     for i in range(number):
         product = ProductText(
-            f"Crunchy Oat Biscuits {i}, 250 g", "Marlowe Farm", "250 g",
+            f"Crunchy Oat Biscuits {i}", "Marlowe Farm", "250 g",
             "Baked with wholegrain oats, honey and sea salt. You will love them! Vegetarian. Keep dry.",
         )  # fmt: skip
         yield Text(text_hash(product), product)

@@ -133,7 +133,8 @@ class Stream:
         for text in group:
             if text.text_hash in cleaned and misses_the_plain(cleaned[text.text_hash], text):
                 del cleaned[text.text_hash]
-        self.record(answer, group, None if cleaned else Failure.MALFORMED, "; ".join(faults.values()), cleaned)
+        detail = "; ".join(faults.values()) or ("" if cleaned else "it leaves out what the texts plainly state")
+        self.record(answer, group, None if cleaned else Failure.MALFORMED, detail, cleaned)
         return [text for text in group if text.text_hash not in cleaned]
 
     async def _alone(self, text: Text) -> None:
