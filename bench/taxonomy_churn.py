@@ -7,7 +7,7 @@ to another department (frozen juice, ice cream toppings, tortillas flat bread). 
 says minor or major. Then, per seed: a codebook on the old tree, and on the new one
     cold, another seed      what a rebuild costs that does not care
     cold                    the same seed and settings
-    warm                    trained on from the old codebook, where the trainer can (`train(start_from=...)`)
+    warm                    trained on from the old codebook (`train(start_from=...)`)
 each before and after alignment (`evaluation.alignment.align`). `kept` is the share of the products outside the touched
 categories whose codes are the old ones, from the first level to the one named. AMI is of L1 with the new departments
 and of L1-L2 with the new aisles, relMSE the squared error over the variance, both over all products.
@@ -16,7 +16,6 @@ and of L1-L2 with the new aisles, relMSE the squared error over the variance, bo
 from __future__ import annotations
 
 import argparse
-import inspect
 import time
 from collections import Counter
 from typing import Any
@@ -82,11 +81,8 @@ def main() -> None:
         made = {
             "cold, another seed": lambda other=other: train(x, new_paths, other),
             "cold": lambda config=config: train(x, new_paths, config),
+            "warm": lambda config=config, old=old: train(x, new_paths, config, start_from=old),
         }
-        if "start_from" in inspect.signature(train).parameters:
-            made["warm"] = lambda config=config, old=old: train(x, new_paths, config, start_from=old)
-        else:
-            print("warm: not measured, this trainer always starts cold")
         for name, build in made.items():
             began = time.monotonic()
             book = build()

@@ -445,6 +445,7 @@ class ReleaseSettings(Model):
     """Vocabulary releases."""
 
     default: str = Field("r1", description="the release that `sid run` builds and refreshes")
+    warm_start: bool = Field(True, description="train a release's codebooks on from its predecessor's")
     align: bool = Field(True, description="number a release's codewords as its predecessor's, where they hold the same")
 
     @field_validator("default")

@@ -454,6 +454,7 @@ def _churn(warehouse: Warehouse, flavour: Flavour, release: str) -> dict[str, An
         "moved by category": Markdown(found.by_category),
         "alignment (training set)": {
             "to": aligned.get("to"),
+            "warm start from": trained.inputs.get("start_from"),
             **shares,
         },
         "token map and moved products": found.save(warehouse, flavour.name, release),

@@ -1,5 +1,6 @@
 """From a pinned release to a codebook: the immutable training set, and RQ-VAE training on it."""
 
+import json
 import typing
 from typing import Any, Optional
 
@@ -147,10 +148,13 @@ def _codebook_inputs(
                 )
         return trained.inputs
     config = TrainConfig.from_dict({**flavour.settings.training, **asked})
+    old, chosen = _predecessor(warehouse, flavour, release), flavour.settings.release
     return {
         "training_set": training.data_version,
         "config": config.to_dict(),
-        "align_to": _predecessor(warehouse, flavour, release) if flavour.settings.release.align else None,
+        # The same data again teaches nothing new: it is trained as it was.
+        "start_from": old if chosen.warm_start and not _same_data(warehouse, flavour, release) else None,
+        "align_to": old if chosen.align else None,
     }
 
 
@@ -163,6 +167,17 @@ def _predecessor(warehouse: Warehouse, flavour: Flavour, release: Release) -> st
     embedders = need_release(warehouse.tables, release.predecessor).embedder_ids
     same = all(embedders.get(name) == release.embedder_ids[name] for name in flavour.embedders)
     return trained.facts["codebook_id"] if same and training.inputs["embedders"] == flavour.joined else None
+
+
+def _same_data(warehouse: Warehouse, flavour: Flavour, release: Release) -> bool:
+    """Whether a release trains on the very vectors and category paths of its predecessor."""
+    files = []
+    for name in (release.release, release.predecessor):
+        manifest = warehouse.training_set(flavour.name, name) / "manifest.json" if name else None
+        if manifest is None or not manifest.is_file():
+            return False
+        files.append(json.loads(manifest.read_text(encoding="utf-8"))["files"])
+    return all(files[0][name] == files[1][name] for name in ("vectors.npy", "paths.npy"))
 
 
 def _write_training_set(
@@ -245,10 +260,14 @@ def _train(warehouse: Warehouse, flavour: Flavour, release: Release, inputs: dic
     from sid_pipeline.rqvae.progress import ProgressBar
     from sid_pipeline.training_set import load_training_set
 
+    def old(name: str) -> Codebook | None:
+        wanted = inputs.get(name)  # receipts of earlier versions lack it
+        return Codebook.load(warehouse.codebooks(flavour.name, release.predecessor) / wanted) if wanted else None
+
     settings = TrainConfig.from_dict(inputs["config"])
     training = load_training_set(warehouse.training_set(flavour.name, release.release))
     # A killed run resumes here; another configuration has checkpoints of its own.
-    run = digest([training.manifest["id"], settings.to_dict()])
+    run = digest([training.manifest["id"], settings.to_dict(), inputs.get("start_from")])
     checkpoints = warehouse.state / "checkpoints" / flavour.name / release.release / run
     codebook = train(
         training.vectors,
@@ -257,10 +276,10 @@ def _train(warehouse: Warehouse, flavour: Flavour, release: Release, inputs: dic
         checkpoint_dir=checkpoints,
         progress=ProgressBar(f"training {flavour.name} {release.release}"),
         provenance={"training_set": training.manifest["id"], "pins": training.manifest["pins"]},
+        start_from=old("start_from"),
     )
-    wanted = inputs.get("align_to")  # receipts of earlier versions lack it
-    if wanted:
-        before = Codebook.load(warehouse.codebooks(flavour.name, release.predecessor) / wanted)
+    before = old("align_to")
+    if before is not None:
         codebook = _align(codebook, before, training.vectors)
     folder = codebook.save(warehouse.codebooks(flavour.name, release.release) / codebook.id)
     shutil.rmtree(checkpoints, ignore_errors=True)

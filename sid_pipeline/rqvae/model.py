@@ -7,6 +7,7 @@ form; it works on (x - mean) / scale, and `export` folds mean and scale back in.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -163,6 +164,40 @@ class RQVAE(nn.Module):
         index = (first[:, None] + nth).clamp_max(len(self.means) - 1)
         gap = (self.means[index] - z[:, None]).square().sum(2)
         return gap.masked_fill(nth >= count[:, None], torch.inf)
+
+
+def fits(model: RQVAE, arrays: Mapping[str, NDArray[np.generic]]) -> bool:
+    """Whether the tensors of a codebook have the shapes of this model's."""
+    mine = export(model, torch.zeros(len(model.encoder_linear)), 1.0)
+    return {name: a.shape for name, a in mine.items()} == {name: a.shape for name, a in arrays.items()}
+
+
+@torch.no_grad()
+def restore(model: RQVAE, arrays: Mapping[str, NDArray[np.generic]], scale: float) -> None:
+    """The inverse of `export`, for a catalogue of this scale around the codebook's own mean."""
+    last = len(model.encoder.weight) - 1 if model.encoder is not None else 0
+    names = {
+        "encoder.linear": (model.encoder_linear, scale),
+        "codewords": (model.codewords, 1),
+        "decoder.linear": (model.decoder_linear, 1 / scale),
+        "readout": (model.readout, 1 / scale),
+        "prototype.keys": (model.keys, 1),
+        "prototype.offset": (model.offset, 1),
+        "prototype.paths": (model.paths, 1),
+        "prototype.readout": (model.prototype_readout, 1 / scale),
+        "cell.start": (model.start, 1),
+        "cell.means": (model.means, 1),
+        "cell.codes": (model.cell_codes, 1),
+    }
+    if model.encoder is not None and model.decoder is not None:
+        for i in range(last + 1):
+            names[f"encoder.weight.{i}"] = (model.encoder.weight[i], scale if i == 0 else 1)
+            names[f"encoder.bias.{i}"] = (model.encoder.bias[i], 1)
+            names[f"decoder.weight.{i}"] = (model.decoder.weight[i], 1 / scale if i == last else 1)
+            names[f"decoder.bias.{i}"] = (model.decoder.bias[i], 1 / scale if i == last else 1)
+    for name, (tensor, factor) in names.items():
+        if name in arrays:
+            tensor.copy_(torch.from_numpy(np.array(arrays[name])) * factor)
 
 
 def export(model: RQVAE, mean: Tensor, scale: float) -> dict[str, NDArray[np.generic]]:

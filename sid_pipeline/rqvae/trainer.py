@@ -27,7 +27,7 @@ from sid_pipeline.rqvae import checkpoint, gate, losses
 from sid_pipeline.rqvae import initialise as init
 from sid_pipeline.rqvae.codebook import Codebook
 from sid_pipeline.rqvae.config import TrainConfig
-from sid_pipeline.rqvae.model import RQVAE, Quantisation, export
+from sid_pipeline.rqvae.model import RQVAE, Quantisation, export, fits, restore
 from sid_pipeline.rqvae.sampler import HierarchicalSampler, UniformSampler
 from sid_pipeline.rqvae.tree import GRADES, build_tree
 
@@ -37,6 +37,8 @@ Progress = Callable[[Mapping[str, float]], None]
 
 _LOG_EVERY = 20
 _WARM_STEPS = 20
+# Rates of a codebook that is trained on, against those of one that starts: its products are to keep their codes.
+_TRAIN_ON_RATE = 0.2
 _CONTRAST_ROWS = 512
 _LEAST_MICRO = 32
 _FIT_ROWS = 262_144
@@ -60,6 +62,7 @@ def train(
     checkpoint_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     provenance: Mapping[str, Any] | None = None,
+    start_from: Codebook | None = None,
 ) -> Codebook:
     """Train a codebook.
 
@@ -71,6 +74,9 @@ def train(
     codebook.
     progress: called every few steps with step, steps, loss terms, items_per_second, seconds_left.
     provenance: JSON-ready facts for the manifest (embedder id, taxonomy release, ...).
+    start_from: train on from this codebook instead of from a closed-form start, at a lower rate, so that products keep
+        their codes: encoder, prototypes, their paths and cells, and tables are taken over, then fitted to the
+        embeddings. One of other shapes than the config asks for is passed over, with a note in the manifest.
 
     Raises `ValueError` for unusable input (naming the row), `TrainingError` for a loss that is not finite
     (naming the step), `CollapsedCodebookError` if the result fails the quality gates, `CheckpointError` for a
@@ -78,7 +84,7 @@ def train(
     """
     config = config or TrainConfig()
     with _threads(config.threads):
-        run = _Run(embeddings, taxonomy_paths, config, checkpoint_dir, progress)
+        run = _Run(embeddings, taxonomy_paths, config, checkpoint_dir, progress, start_from)
         run.start()
         run.loop()
         return run.finish(provenance or {})
@@ -108,6 +114,12 @@ class _Catalogue:
         self.hash, self.mean, self.scale, self.fingerprint = self._scan()
         self.resident: Tensor | None = None
         if device.type == "cuda" and 4 * self.n * self.dim < 0.5 * torch.cuda.mem_get_info(device)[0]:
+            self.resident = self._moved(np.arange(self.n))
+
+    def centre_on(self, mean: NDArray[Any]) -> None:
+        """Centre the vectors on another point than their mean."""
+        self.mean = torch.from_numpy(np.array(mean, np.float32)).to(self.device)
+        if self.resident is not None:
             self.resident = self._moved(np.arange(self.n))
 
     def _scan(self) -> tuple[str, Tensor, float, NDArray[np.float64]]:
@@ -157,6 +169,7 @@ class _State:
     """What a checkpoint holds besides tensors."""
 
     step: int = 0
+    took_over: bool = False
     steps: int = 0
     micro: int = 0
     elapsed: float = 0.0
@@ -176,9 +189,10 @@ class _Run:
         config: TrainConfig,
         checkpoint_dir: str | os.PathLike[str] | None,
         progress: Progress | None,
+        start_from: Codebook | None = None,
     ) -> None:
         self.began = time.monotonic()
-        self.config, self.progress = config, progress
+        self.config, self.progress, self.before = config, progress, start_from
         self.folder = Path(checkpoint_dir) if checkpoint_dir is not None else None
         self.device = _device(config.device)
         self.data = _Catalogue(embeddings, self.device)
@@ -239,6 +253,7 @@ class _Run:
             **values,
             "embeddings": self.data.hash,
             "taxonomy_paths": taxonomy,
+            "start_from": self.before.id if self.before else None,
             "torch": torch.__version__,
         }
 
@@ -247,8 +262,13 @@ class _Run:
         found = checkpoint.read(self.folder, self._identity()) if self.folder else None
         if found:
             tensors, state = found
+            if self.before is not None and state["took_over"]:
+                self.data.centre_on(self.before.arrays["mean"])
             self._build(state["snapped"], tensors["model.start"].diff().tolist())
             self._restore(tensors, state)
+            return
+        if self.before is not None and self._take_over(self.before):
+            self._finish_start()
             return
         c = self.config
         generator = torch.Generator().manual_seed(c.seed)
@@ -270,10 +290,27 @@ class _Run:
                 init.lay_paths(self.model, z, node, c.kmeans_iterations, generator)
             init.fit_tables(self.model, z, c.kmeans_iterations, generator, warm=False)
         del x, z
+        self._finish_start()
+
+    def _finish_start(self) -> None:
         began = time.monotonic()
         self._fit(self.model)
         self.state.fit_seconds = time.monotonic() - began
         self._save()
+
+    def _take_over(self, book: Codebook) -> bool:
+        """Start from a codebook; False, and nothing done, where its shapes are not those of the config."""
+        arrays, wanted = book.arrays, self.config.snapped_levels
+        if book.dim == self.data.dim and wanted in (None, book.snapped_levels):
+            self._build(book.snapped_levels, np.diff(arrays.get("cell.start", np.zeros(1, int))).tolist())
+            if fits(self.model, arrays):
+                # The old encoder reads vectors around the old mean.
+                self.data.centre_on(arrays["mean"])
+                restore(self.model, arrays, self.data.scale)
+                self.state.took_over = True
+                return True
+        self._note(f"Codebook {book.id} has other shapes than this training: it starts cold.")
+        return False
 
     def _sample(self, most: int, stream: int) -> NDArray[np.int64]:
         """At most `most` training rows, sorted; the same in every call."""
@@ -344,7 +381,7 @@ class _Run:
         warm = min((s.step + 1) / _WARM_STEPS, 1.0)
         cosine = 0.5 * (1 + math.cos(math.pi * min(s.step / max(s.steps, 1), 1.0)))
         for group in self.optimiser.param_groups:
-            group["lr"] = group["peak"] * warm * (0.02 + 0.98 * cosine)
+            group["lr"] = group["peak"] * (_TRAIN_ON_RATE if s.took_over else 1.0) * warm * (0.02 + 0.98 * cosine)
 
     def _step(self) -> None:
         """One batch, in parts of at most `micro` rows: the related rows come first."""
