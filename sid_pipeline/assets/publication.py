@@ -17,7 +17,7 @@ from sid_pipeline.publication.store import MANIFEST
 from sid_pipeline.receipts import Receipt
 from sid_pipeline.releases import need_release
 from sid_pipeline.resources.warehouse import Warehouse
-from sid_pipeline.schemas import OFFERS, SEMANTIC_IDS
+from sid_pipeline.schemas import ACTIVE, OFFERS, SEMANTIC_IDS
 
 PUBLICATION, LIVE = "publication", "live"
 GATES = {
@@ -119,6 +119,8 @@ def _refuse_failed(assigned: Receipt) -> None:
 def _publish(
     warehouse: Warehouse, flavour: Flavour, release: str, pins: dict, assigned: Receipt, report: Receipt
 ) -> Outcome:
+    from pyspark.sql import functions as F
+
     from sid_pipeline.publication.card import Facts
     from sid_pipeline.publication.publish import Source, publish
     from sid_pipeline.publication.stage import stage
@@ -130,7 +132,7 @@ def _publish(
     codebook = Codebook.load(codebook_folder)
     offers = tables.read(OFFERS, snapshot=pins["as_of_snapshot"]) if warehouse.settings.source.offers else None
     sids = tables.read(SEMANTIC_IDS, flavour=flavour.name, release=release)
-    made_with = sids.select("codebook_id", "collision_policy").distinct().collect()
+    made_with = sids.where(ACTIVE).select("codebook_id", "collision_policy").distinct().collect()
     policies = sorted({row["collision_policy"] for row in made_with if row["collision_policy"]})
     codebooks = sorted({row["codebook_id"] for row in made_with})
     if codebooks != [pins["codebook_id"]] or len(policies) > 1:
@@ -139,6 +141,8 @@ def _publish(
             f"their last materialisation said {pins['codebook_id']} and one policy: materialise semantic_ids again"
         )
     collision = policies[0] if policies else "share"
+    # The last SID of a product that was withdrawn under another codebook would now read as something else.
+    sids = sids.withColumn("published_sid", F.when(F.col("codebook_id") == pins["codebook_id"], F.col("published_sid")))
     source = Source(
         flavour=flavour.name,
         release=release,
