@@ -95,6 +95,9 @@ class TrainConfig:
     min_usage: float = _described(
         0.5, "Quality gate: least share of a level's usable codewords in use. 0 turns this gate off."
     )
+    max_collisions: float = _described(
+        0.9, "Quality gate: largest 1 - distinct code sequences / different products. 1 turns this gate off."
+    )
     max_relative_error: float = _described(
         0.9, "Quality gate: largest held-out squared error relative to the variance. inf turns this gate off."
     )
@@ -167,6 +170,7 @@ class TrainConfig:
             "validation_fraction": (0, 0.5),
             "table_decay": (0, 1),
             "min_usage": (0, 1),
+            "max_collisions": (0, 1),
             "max_relative_error": (0, math.inf),
         }
         for name, (low, high) in ranges.items():

@@ -62,7 +62,12 @@ def measure(codes: NDArray[np.int32], codebook_size: int, distinct_rows: int, re
 
 
 def refuse_collapse(
-    health: Health, codebook_size: int, min_usage: float, max_relative_error: float, lambda_contrastive: float
+    health: Health,
+    codebook_size: int,
+    min_usage: float,
+    max_collisions: float,
+    max_relative_error: float,
+    lambda_contrastive: float,
 ) -> None:
     """Raise `CollapsedCodebookError` with the diagnosis if a gate is missed."""
     found = []
@@ -74,6 +79,14 @@ def refuse_collapse(
                 f"level {level + 1} uses {used} of {possible} usable codewords "
                 f"(perplexity {health.perplexity[level]:.1f}, gate {min_usage:.0%}): {_cure(level, lambda_contrastive)}"
             )
+    colliding = 1 - health.distinct / health.distinct_rows
+    if colliding > max_collisions:
+        weakest = int(np.argmin(health.perplexity)) + 1
+        found.append(
+            f"{colliding:.0%} of {health.distinct_rows} different products collide (gate {max_collisions:.0%}; "
+            f"the level that tells least apart is {weakest}, perplexity {health.perplexity[weakest - 1]:.1f}): lower "
+            "group_products, raise cells_per_group or codebook_size, or lower lambda_contrastive"
+        )
     if not health.relative_error <= max_relative_error:
         found.append(
             f"held-out reconstruction error is {health.relative_error:.2f} of the variance (gate "

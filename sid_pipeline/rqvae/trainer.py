@@ -631,7 +631,7 @@ class _Run:
         )
         distinct = len(np.unique(self.data.fingerprint[rows]))
         health = gate.measure(codes.cpu().numpy(), c.codebook_size, distinct, relative)
-        gate.refuse_collapse(health, c.codebook_size, c.min_usage, c.max_relative_error, self.lam)
+        gate.refuse_collapse(health, c.codebook_size, c.min_usage, c.max_collisions, c.max_relative_error, self.lam)
         manifest = {
             "train_config": c.to_dict(),
             "inputs": {

@@ -280,8 +280,16 @@ def test_gate_names_level_and_cure() -> None:
     assert health.perplexity == pytest.approx([1.0, 3.0], rel=1e-3)
     assert (health.distinct, health.collisions) == (3, 0.97)
     with pytest.raises(CollapsedCodebookError, match=r"level 1 uses 1 of 16 .*lower it towards 0.01.*level 2 uses 3"):
-        gate.refuse_collapse(health, 16, 0.5, 0.9, 1.0)
-    gate.refuse_collapse(health, 16, 0.0, 0.9, 1.0)
+        gate.refuse_collapse(health, 16, 0.5, 1.0, 0.9, 1.0)
+    gate.refuse_collapse(health, 16, 0.0, 1.0, 0.9, 1.0)
+
+
+def test_gate_of_collisions_names_the_level_that_tells_least_apart() -> None:
+    codes = np.stack([np.arange(100) % 5, np.arange(100) % 2], 1).astype(np.int32)  # 10 code pairs for 100 products
+    with pytest.raises(CollapsedCodebookError, match=r"90% of 100 different products collide .*apart is 2, perpl"):
+        gate.refuse_collapse(gate.measure(codes, 16, 100, 0.3), 16, 0.0, 0.85, 0.9, 0.01)
+    # Repeated products share their codes by right.
+    gate.refuse_collapse(gate.measure(codes, 16, 10, 0.3), 16, 0.0, 0.85, 0.9, 0.01)
 
 
 def test_defaults_scale_with_the_catalogue() -> None:
