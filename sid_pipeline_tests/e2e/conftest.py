@@ -87,4 +87,4 @@ def ui(project) -> Iterator[UI]:
             time.sleep(1)
     yield running
     os.killpg(server.pid, signal.SIGTERM)
-    server.wait(timeout=60)
+    server.wait(timeout=180)

@@ -19,7 +19,7 @@ from sid_pipeline.reader import open_live, open_release
 from sid_pipeline.releases import need_release
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.sample import generate
-from sid_pipeline.schemas import PREFIX_NAMES, SEMANTIC_IDS, TAXONOMY_CHANGES
+from sid_pipeline.schemas import SEMANTIC_IDS, TAXONOMY_CHANGES
 from sid_pipeline.settings import load_settings
 from sid_pipeline.taxonomy_source import release_tree
 from sid_pipeline_tests.e2e.conftest import DAY1, SETTINGS
@@ -109,9 +109,10 @@ def test_a_minor_edit_becomes_a_revision_and_moves_no_sid(ui, project, warehouse
     assert need_release(warehouse.tables, "r1") == pinned
     rows = warehouse.tables.arrow(TAXONOMY_CHANGES, release="r1").to_pylist()
     assert {row["class"] for row in rows} == {"minor"} and {row["kind"] for row in rows} == {"renamed", "added"}
-    # The names follow, 0 products change their SID.
-    names = warehouse.tables.arrow(PREFIX_NAMES, release="r1", flavour="esci")["name"].to_pylist()
-    assert any("Cheeses of all kinds" in name for name in names)
+    # The names were made from the new revision; 0 products change their SID.
+    exported = warehouse.receipts.need("taxonomy", "r1")
+    assert exported.facts["revision"] == tree.revision
+    assert warehouse.receipts.need("esci/prefix_names", "r1").inputs["taxonomy"] == exported.data_version
     assert warehouse.tables.version(SEMANTIC_IDS) == before
     for flavour in FLAVOURS:
         assert open_live(flavour, project / ".sid").sids() == live_before[flavour]
