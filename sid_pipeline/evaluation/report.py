@@ -207,6 +207,7 @@ def evaluate(given: EvaluationInput) -> Report:
     tables[RANDOM_CODES] = table(chance, [size] * levels, _NOTES[RANDOM_CODES])
 
     prefix = metrics.prefix_ids(codes)
+    counted = codes if given.all_codes is None else np.asarray(given.all_codes)
     data = {
         "schema_version": SCHEMA_VERSION,
         "flavour": given.flavour,
@@ -228,7 +229,7 @@ def evaluate(given: EvaluationInput) -> Report:
         "error_propagation_examples": metrics.error_propagation(
             prefix, labels, paths, given.texts, given.product_ids, codes
         )["worst"],
-        "code_counts": [np.bincount(codes[:, level], minlength=size).tolist() for level in range(levels)],
+        "code_counts": [np.bincount(counted[:, level], minlength=size).tolist() for level in range(levels)],
     }
     return Report(data)
 

@@ -267,6 +267,7 @@ def test_a_sample_has_intervals_and_whole_catalogue_counts(catalogue):
     ):
         assert estimate["low"] <= estimate["value"] <= estimate["high"] and estimate["n"] <= n
     assert ours["faithfulness"]["rel_mse"]["low"] < ours["faithfulness"]["rel_mse"]["high"]
+    assert [sum(counts) for counts in report.to_dict()["code_counts"]] == [5 * n] * catalogue.codes.shape[1]
     # Each SID stands five times, under five texts.
     assert report.headline()["items_same_sid_different_text"] == 5 * n
     whole = evaluate(given(catalogue, reconstruct=lambda rows: catalogue.vectors[rows] * 0.5)).to_dict()["tables"][
