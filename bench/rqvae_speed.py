@@ -2,8 +2,8 @@
 
     uv pip install --no-deps --target /tmp/sid-bench-peers vector-quantize-pytorch semantic-id einops einx \
         frozendict loguru torch-einops-utils
-    OMP_NUM_THREADS=1 python bench/rqvae_speed.py train [--peers /tmp/sid-bench-peers] [--device cuda] [--n 30000]
-    OMP_NUM_THREADS=1 python bench/rqvae_speed.py encode
+    python bench/rqvae_speed.py train [--peers /tmp/sid-bench-peers] [--device cuda] [--n 30000]
+    python bench/rqvae_speed.py encode
 
 `train`: a whole training step (drawing and gathering the batch, forward, losses with the contrastive term, backward,
 optimiser), the contestants taking turns. Every peer runs its own module, loss and AdamW in the leanest loop there is
@@ -30,6 +30,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rqvae_common import report, setting, table, workload
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -286,14 +287,15 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, help="folder that the peers were installed into")
     parser.add_argument("--n", type=int, default=30_000)
     parser.add_argument("--rows", type=int, default=16_384, help="vectors to encode")
-    parser.add_argument("--threads", type=int, default=1, help="of torch; numpy takes OMP_NUM_THREADS")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--per-turn", type=int, default=4, help="steps per turn")
     parser.add_argument("--set", type=setting, action="append", default=[], metavar="FIELD=VALUE")
     args = parser.parse_args()
     args.set = dict(args.set)
-    {"train": measure_training, "encode": measure_encoding}[args.bench](args)
+    with threadpool_limits(args.threads):
+        {"train": measure_training, "encode": measure_encoding}[args.bench](args)
 
 
 if __name__ == "__main__":
