@@ -276,7 +276,7 @@ def draw(grouped: Mapping[tuple[str, str], list[dict[str, Any]]]) -> None:
         "relMSE": lambda r: r["relative_mse"],
         "collisions, %": lambda r: 100 * r["collisions"],
         "Spearman, neighbour pairs": lambda r: r["rho_nn"],
-        "near-duplicates that share L1-L2, %": lambda r: 100 * r["share"][1],
+        "near-duplicates that share L1-L3, %": lambda r: 100 * r["share"][2],
     }
     figure, axes = pyplot.subplots(2, 2, figsize=(9, 6.5), layout="constrained")
     place = {lam: i for i, lam in enumerate(LAMBDAS)}
