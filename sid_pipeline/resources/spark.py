@@ -7,9 +7,11 @@ SQL, so that it runs on all three.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +37,11 @@ DELTA_CONF = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
     "spark.sql.session.timeZone": "UTC",
+    # A join whose partitions fit into this much memory is hashed, not sorted.
+    "spark.sql.adaptive.maxShuffledHashJoinLocalMapThreshold": "64m",
+    # Both bound what a Python worker holds, whatever a partition's size and a vector's width.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "10000",
+    "spark.sql.execution.arrow.maxBytesPerBatch": "64m",
     "spark.sql.execution.pythonUDF.arrow.enabled": "true",
     # One BLAS thread a worker: Spark's own tasks are the parallelism.
     "spark.executorEnv.OPENBLAS_NUM_THREADS": "1",
@@ -59,7 +65,9 @@ def spark_session(settings: SparkSettings) -> SparkSession:
         builder = SparkSession.builder.remote(settings.remote)
         for key, value in settings.conf.items():
             builder = builder.config(key, value)
-        return builder.getOrCreate()
+        session = builder.getOrCreate()
+        session.addArtifacts(str(project_zip()), pyfile=True)
+        return session
 
     # Workers must run this very interpreter; a driver on the same machine inherits one BLAS thread each.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
@@ -80,4 +88,21 @@ def spark_session(settings: SparkSettings) -> SparkSession:
         builder = builder.config(key, value)
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
+    if not settings.master.startswith("local"):
+        session.sparkContext.addPyFile(str(project_zip()))
     return session
+
+
+def project_zip() -> Path:
+    """This package as a zip, for executors that do not have it: they need numpy, pyarrow and safetensors only."""
+    package = Path(__file__).resolve().parent.parent
+    sources = {path.relative_to(package.parent): path.read_bytes() for path in sorted(package.rglob("*.py"))}
+    digest = hashlib.sha256(b"".join(str(name).encode() + data for name, data in sources.items())).hexdigest()[:16]
+    target = Path(tempfile.gettempdir()) / f"sid_pipeline-{digest}.zip"
+    if not target.is_file():
+        scratch = target.with_suffix(f".{os.getpid()}")
+        with zipfile.ZipFile(scratch, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in sources.items():
+                archive.writestr(name.as_posix(), data)
+        scratch.replace(target)
+    return target

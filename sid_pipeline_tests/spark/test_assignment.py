@@ -1,13 +1,15 @@
 """Assignment in Spark: the codebook's own codes, whatever the partitions; nights that touch only what changed."""
 
 import json
+import sys
 from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from sid_pipeline.assignment.assign import NO_TEXT, Assigner, Catalogue, last_codewords
+from sid_pipeline.assignment.assign import NO_TEXT, Assigner, Catalogue, code_batches, last_codewords
 from sid_pipeline.assignment.collisions import Policy, PolicyError
 from sid_pipeline.assignment.refresh import inspect, refresh
 from sid_pipeline.resources.tables import SliceMoved, Tables
@@ -101,6 +103,19 @@ def test_spark_gives_what_the_codebook_gives(spark, codebook, x, partitions):
         assert row["base_sid"] == row["published_sid"] == "_".join(map(str, codes))
         assert row["reason"] is None and row["distance"] >= 0 and row["change"] == "new"
     assert {row["codebook_id"] for row in rows.values()} == {codebook.id}
+
+
+def test_workers_load_no_torch(spark, codebook, x):
+    run = code_batches(codebook, [1.0])
+
+    def loaded(batches):
+        for _ in run(batches):
+            pass
+        yield pa.RecordBatch.from_pydict({"torch": ["torch" in sys.modules]})
+
+    rows = [(f"t{i}", bytearray(row.tobytes()), None) for i, row in enumerate(x[:20])]
+    frame = spark.createDataFrame(rows, "text_hash string, vector_0 binary, fault string").coalesce(1)
+    assert [row["torch"] for row in frame.mapInArrow(loaded, "torch boolean").collect()] == [False]
 
 
 def test_products_without_a_vector_wait_for_one_and_far_ones_are_flagged(tables, shop, codebook, x):
