@@ -138,6 +138,7 @@ def catalogue(tables: Any, snapshot: str) -> Any:
         tables.read(PRODUCTS, snapshot=snapshot).select("product_id", "text_hash"),
         [tables.read(EMBEDDED_PRODUCTS, embedder="esci", snapshot=snapshot)],
         [tables.read(EMBEDDINGS, embedder_id="e1")],
+        lambda _, texts: tables.holding(EMBEDDINGS, texts, embedder_id="e1"),
     )
 
 

@@ -249,6 +249,7 @@ def flavour_catalogue(
         tables.read(PRODUCTS, snapshot=snapshot).select(*columns, "text_hash"),
         [tables.read(EMBEDDED_PRODUCTS, embedder_id=identity, snapshot=snapshot) for identity in ids],
         [tables.read(EMBEDDINGS, embedder_id=identity) for identity in ids],
+        lambda i, texts: tables.holding(EMBEDDINGS, texts, embedder_id=ids[i]),
     )
 
 

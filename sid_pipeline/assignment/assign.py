@@ -53,11 +53,14 @@ class Catalogue:
         products: product_id, text_hash (of the source's text), and whatever else is to be kept.
         embedded: per embedder its rows of EMBEDDED_PRODUCTS for the snapshot (product_id, text_hash).
         stores: per embedder its rows of EMBEDDINGS (text_hash, vector, fault); a text at most once.
+        pick: gives the rows of the n-th store whose text_hash is in a frame that every worker can hold, quicker than
+            a join with all of the store.
     """
 
     products: DataFrame
     embedded: Sequence[DataFrame]
     stores: Sequence[DataFrame]
+    pick: Callable[[int, DataFrame], DataFrame] | None = None
 
     def texts(self) -> DataFrame:
         """`products` with source_hash (their own text_hash), hash_0, hash_1, ... of the texts that were embedded,
@@ -205,10 +208,14 @@ class Assigner:
         from pyspark.sql import functions as F
 
         if len(self.weights) == 1:
-            vectors = catalogue.stores[0].select("text_hash", F.col("vector").alias("vector_0"), "fault")
+            store = catalogue.stores[0]
             if few is not None:
                 needed = texts.select("text_hash").distinct()
-                vectors = vectors.join(F.broadcast(needed) if few else needed, "text_hash", "left_semi")
+                if few and catalogue.pick is not None:
+                    store = catalogue.pick(0, needed)
+                else:
+                    store = store.join(F.broadcast(needed) if few else needed, "text_hash", "left_semi")
+            vectors = store.select("text_hash", F.col("vector").alias("vector_0"), "fault")
         else:
             vectors = catalogue.with_vectors(texts.select("text_hash", *self._hashes).dropDuplicates(["text_hash"]))
         columns = ["text_hash", *[f"vector_{i}" for i in range(len(self.weights))], "fault"]

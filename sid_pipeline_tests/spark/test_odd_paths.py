@@ -7,10 +7,15 @@ DDL = EMBEDDINGS.ddl(without=("embedder_id",))
 
 
 def test_tables_under_an_odd_path(spark, tmp_path):
-    tables = Tables(tmp_path / "my projects é 100%" / "tables", lambda: spark)
+    tables = Tables(tmp_path / "my [projects] é 100% {x}" / "tables", lambda: spark)
     rows = spark.createDataFrame([("h1", bytearray(b"1234"), None)], DDL)
     tables.append(EMBEDDINGS, rows, embedder_id="rules-1+schema-1")
     tables.append(EMBEDDINGS, rows, embedder_id="other")
     found = tables.arrow(EMBEDDINGS, embedder_id="rules-1+schema-1").to_pylist()
     assert found == [{"embedder_id": "rules-1+schema-1", "text_hash": "h1", "vector": b"1234", "fault": None}]
     assert tables.read(EMBEDDINGS, embedder_id="rules-1+schema-1").count() == 1
+    wanted = spark.createDataFrame([("h1",), ("h2",)], "text_hash string")
+    found = tables.holding(EMBEDDINGS, wanted, embedder_id="rules-1+schema-1").collect()
+    assert [(row["text_hash"], bytes(row["vector"])) for row in found] == [("h1", b"1234")]
+    nothing = spark.createDataFrame([("h3",)], "text_hash string")
+    assert tables.holding(EMBEDDINGS, nothing, embedder_id="other").count() == 0
