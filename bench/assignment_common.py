@@ -112,8 +112,8 @@ def fill_tables(tables: Any, rows: int, snapshot: str, changed_share: float = 0.
           if c.name not in ("snapshot", "product_id", "text_hash", "title")],
     )  # fmt: skip
     tables.replace(PRODUCTS, products, snapshot=snapshot)
-    texts = base.select("product_id", "text_hash", F.lit("e1").alias("embedder_id"), F.lit("").alias("text"))
-    tables.replace(EMBEDDED_PRODUCTS, texts, embedder="esci", snapshot=snapshot)
+    texts = base.select("product_id", "text_hash", F.lit("").alias("text"))
+    tables.replace(EMBEDDED_PRODUCTS, texts, embedder_id="e1", snapshot=snapshot)
     source, shift = Vectors(), 0 if not every else 1_000_000
 
     def vectors(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -136,7 +136,7 @@ def catalogue(tables: Any, snapshot: str) -> Any:
 
     return Catalogue(
         tables.read(PRODUCTS, snapshot=snapshot).select("product_id", "text_hash"),
-        [tables.read(EMBEDDED_PRODUCTS, embedder="esci", snapshot=snapshot)],
+        [tables.read(EMBEDDED_PRODUCTS, embedder_id="e1", snapshot=snapshot)],
         [tables.read(EMBEDDINGS, embedder_id="e1")],
         lambda _, texts: tables.holding(EMBEDDINGS, texts, embedder_id="e1"),
     )

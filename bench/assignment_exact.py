@@ -29,11 +29,11 @@ VARIANTS: dict[str, dict[str, str]] = {
     "another order": ONE,
     "two BLAS threads": TWO,
     "AVX2 kernels (Haswell)": {**ONE, "OPENBLAS_CORETYPE": "Haswell"},
-    "SSE kernels (Nehalem)": {**ONE, "OPENBLAS_CORETYPE": "Nehalem"},
     "products by torch": ONE,
     "float64 throughout": ONE,
     "Spark, 7 partitions by hash": ONE,
     "Spark, 3 partitions, batches of 777": ONE,
+    "SSE kernels (Nehalem)": {**ONE, "OPENBLAS_CORETYPE": "Nehalem"},
 }
 
 
