@@ -49,7 +49,7 @@ class TrainConfig:
         "one stays whole). More of them: more coherent, less unique prefixes.",
     )
     cells_per_group: float = _described(
-        4.0,
+        3.3,
         "Parts into which a snapped level 3 splits each prototype (of a fraction, the larger ones get one more). The "
         "knob between coherence and uniqueness: fewer parts, and more near-duplicates share three codes and more "
         "products collide.",
