@@ -559,7 +559,6 @@ def _view(
 
 def _changes(warehouse: Warehouse, flavour: Flavour, release: str, before: str, assigned: Assigned) -> Any:
     """How the SIDs differ from a publication, and for each moved product what last touched its row."""
-
     from sid_pipeline.evaluation.codebook_diff import diff
     from sid_pipeline.reader import Publication
 
@@ -578,7 +577,7 @@ def _changes(warehouse: Warehouse, flavour: Flavour, release: str, before: str, 
     recoded = old.manifest["release"] != release
     why = {
         row["product_id"]: "recoded" if recoded else row["change"] or "unknown"
-        for row in rows
+        for row in rows.to_pylist()
         if row["product_id"] in moved
     }
     return {**found, "why": why, "against": f"{old.manifest['release']} as of {old.manifest['as_of_snapshot']}"}

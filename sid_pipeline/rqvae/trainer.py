@@ -254,7 +254,7 @@ class _Run:
             "embeddings": self.data.hash,
             "taxonomy_paths": taxonomy,
             "start_from": self.before.id if self.before else None,
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
         }
 
     def start(self) -> None:
@@ -659,7 +659,7 @@ class _Run:
             "metrics": health.to_dict(),
             "versions": {
                 "python": platform.python_version(),
-                "torch": torch.__version__,
+                "torch": str(torch.__version__),
                 "numpy": np.__version__,
             },
             "provenance": dict(provenance),
