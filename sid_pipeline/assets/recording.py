@@ -256,7 +256,9 @@ def _cell(value: Any, width: int) -> str:
 def _pack(value: Any) -> Any:
     if isinstance(value, Markdown):
         return {"markdown": str(value)}
-    if isinstance(value, (bool, int, float, str)):
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, (bool, int, str)):
         return value
     return {"json": value}
 

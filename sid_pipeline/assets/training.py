@@ -291,7 +291,13 @@ def _train(warehouse: Warehouse, flavour: Flavour, release: Release, inputs: dic
             **{name: value for name, value in _flat(codebook.manifest["metrics"]).items()},
             **_flat(codebook.manifest.get("aligned", {})),
             "loss by term": loss_curves(codebook.history),
-            "loss": markdown_table(_thin(codebook.history)),
+            "validations": markdown_table(
+                [
+                    {"step": row["step"], "held-out error / variance": round(row["held_out_relative_error"], 4)}
+                    for row in codebook.history
+                    if "held_out_relative_error" in row
+                ]
+            ),
             "manifest": codebook.manifest,
         },
         facts={"codebook_id": codebook.id, "folder": folder.relative_to(warehouse.state).as_posix()},
@@ -325,12 +331,3 @@ def _flat(figures: dict[str, Any]) -> dict[str, float]:
         else:
             flat[name] = float(value)
     return flat
-
-
-def _thin(history: list[dict[str, float]], rows: int = 15) -> list[dict[str, Any]]:
-    """Some rows of a training history, first and last included, numbers in four digits."""
-    if not history:
-        return []
-    step = max(1, len(history) // rows)
-    picked = [*history[:-1:step], history[-1]]
-    return [{name: f"{value:.4g}" for name, value in row.items()} for row in picked]
