@@ -39,7 +39,7 @@ _LOG_EVERY = 20
 _WARM_STEPS = 20
 # Rates of a codebook that is trained on, against those of one that starts: its products are to keep their codes.
 _TRAIN_ON_RATE = 0.2
-_CONTRAST_ROWS = 512
+_CONTRAST_ROWS = 256
 _LEAST_MICRO = 32
 _FIT_ROWS = 262_144
 _FIT_PASSES = 2
