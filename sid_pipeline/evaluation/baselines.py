@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix
 from sid_pipeline.evaluation.metrics import Path, tree_labels
 from sid_pipeline.evaluation.pairs import row_blocks
 
-_FIT_ROWS_PER_CODE = 32
+_FIT_ROWS_PER_CODE = 128
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def fit_residual_kmeans(
 ) -> ResidualKMeans:
     """Fit level after level on what the levels before leave over.
 
-    Lloyd's algorithm with GEMM distances on at most 32 rows a code, for a fixed number of iterations; starts
+    Lloyd's algorithm with GEMM distances on at most 128 rows a code, for a fixed number of iterations; starts
     from distinct rows, and a code that lost its rows takes the row that is served worst.
 
     Args:

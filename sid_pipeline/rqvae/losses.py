@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sid_pipeline.rqvae.model import RQVAE, Quantisation
-from sid_pipeline.rqvae.tree import FURTHER, SAME, SIBLING, UNRELATED
+from sid_pipeline.rqvae.tree import SAME, SIBLING, UNRELATED
 
 _FLOOR = 1e-6
 
@@ -36,16 +36,6 @@ def quantisation(z: Tensor, q: Tensor, commitment: float, weight: Tensor) -> Ten
     return ((commitment * per_row + per_row.detach()) * weight).sum() / weight.sum()
 
 
-def pair_grades(node: Tensor, length: Tensor) -> Tensor:
-    """Grades (B, B) of `tree.grade_pairs` for node (B, depth), length (B,)."""
-    common = torch.zeros(len(length), len(length), dtype=length.dtype, device=length.device)
-    for level in range(node.shape[1]):
-        column = node[:, level]
-        common += (column[:, None] == column[None, :]) & (column[:, None] >= 0)
-    distance = torch.maximum(length[:, None], length[None, :]) - common
-    return torch.where(common == 0, UNRELATED, distance.clamp_max(FURTHER))
-
-
 def contrastive(
     memberships: Sequence[Tensor],
     whole: int,
@@ -63,7 +53,7 @@ def contrastive(
     0 averaged apart, weighted per level. Pairs of a product with itself (also drawn twice) are masked. Every
     matrix is B x B or B x choices.
 
-    memberships: per level (B, choices); grades (B, B); rows (B,) product ids.
+    memberships: per level (B, choices); grades (B, B) of `tree.grade_pairs`; rows (B,) product ids.
     """
     distinct = rows[:, None] != rows[None, :]
     same = distinct & (grades == SAME)

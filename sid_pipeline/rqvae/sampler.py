@@ -100,10 +100,10 @@ class HierarchicalSampler:
 
     def pair_mix(self, batch: NDArray[np.int64]) -> dict[str, float]:
         """Share of each grade among the distinct pairs of a batch, by grade name."""
-        node, length = self.tree.node[batch], self.tree.length[batch]
+        node = self.tree.node[batch]
         i, j = np.triu_indices(len(batch), 1)
         keep = batch[i] != batch[j]
-        grades = grade_pairs(node[i[keep]], length[i[keep]], node[j[keep]], length[j[keep]])
+        grades = grade_pairs(node[i[keep]], node[j[keep]])
         share = np.bincount(grades, minlength=len(GRADES)) / max(len(grades), 1)
         return dict(zip(GRADES, share.tolist(), strict=True))
 

@@ -29,7 +29,7 @@ from sid_pipeline.rqvae.codebook import Codebook
 from sid_pipeline.rqvae.config import TrainConfig
 from sid_pipeline.rqvae.model import RQVAE, Quantisation, export, fits, restore
 from sid_pipeline.rqvae.sampler import HierarchicalSampler, UniformSampler
-from sid_pipeline.rqvae.tree import GRADES, build_tree
+from sid_pipeline.rqvae.tree import GRADES, build_tree, grade_pairs
 
 log = logging.getLogger(__name__)
 
@@ -457,13 +457,12 @@ class _Run:
         at = at[self.tree.leaf[rows[at]] >= 0][:_CONTRAST_ROWS]
         picked = rows[at]
         node = torch.from_numpy(self.tree.node[picked]).to(self.device)
-        length = torch.from_numpy(self.tree.length[picked]).to(self.device)
         where = torch.from_numpy(at).to(self.device)
         memberships, whole = losses.memberships(self.model, z[where], found.at(where))
         return losses.contrastive(
             memberships,
             whole,
-            losses.pair_grades(node, length),
+            grade_pairs(node[:, None], node[None]),
             torch.from_numpy(picked).to(self.device),
             self.config.level_weights,
             self.config.negative_weight,

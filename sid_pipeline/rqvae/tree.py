@@ -1,6 +1,7 @@
 """The taxonomy as arrays: nodes, leaves, and how near two products stand in the tree.
 
-Belongs here: turning category paths of any depth into dense ids, and the grade of a pair. Numpy only.
+Belongs here: turning category paths of any depth into dense ids, and the distance and grade of a pair, the one telling
+of them in the project. Imports numpy alone; the functions of pairs take torch tensors too.
 """
 
 from __future__ import annotations
@@ -90,18 +91,39 @@ def _as_integers(paths: ArrayLike | None, n: int) -> NDArray[np.int64]:
     return np.maximum(whole, -1)
 
 
-def grade_pairs(
-    node_i: NDArray[np.int64],
-    length_i: NDArray[np.int64],
-    node_j: NDArray[np.int64],
-    length_j: NDArray[np.int64],
-) -> NDArray[np.int64]:
-    """Grade 0..3 of pairs of categorised products (see GRADES); arrays broadcast, nodes over a last axis of
-    depth.
+def shared_depth(path_a: Any, path_b: Any) -> Any:
+    """Depth of the lowest common ancestor; 0 where there is none or one of the two is uncategorised.
 
-    With m the depth of the lowest common ancestor, the structural distance is the longer path's length minus
-    m: 0 is the same leaf, 1 a sibling leaf (or parent and child), more is further; m = 0 is unrelated.
+    Args:
+        path_a, path_b: rows of path matrices of one tree, (..., depth) integers with -1 below the path's end, numpy
+            arrays or torch tensors that broadcast.
     """
-    common = ((node_i == node_j) & (node_i >= 0)).sum(axis=-1)
-    distance = np.maximum(length_i, length_j) - common
-    return np.where(common == 0, UNRELATED, np.minimum(distance, FURTHER))
+    return ((path_a == path_b) & (path_a >= 0)).cumprod(-1).sum(-1)
+
+
+def distance(path_a: Any, path_b: Any) -> Any:
+    """Structural distance: the longer path's length minus the depth of the lowest common ancestor.
+
+    0 is the same category, 1 a sibling or a parent and its child, more is further. It is a metric on categories. It
+    does not tell unrelated categories of a flat tree from siblings: those have `shared_depth` 0. An uncategorised
+    product counts as standing at the root above all categories.
+
+    Args:
+        path_a, path_b: as for `shared_depth`.
+    """
+    length_a, length_b = (path_a >= 0).sum(-1), (path_b >= 0).sum(-1)
+    # The larger of two whole numbers, in operations that numpy and torch share.
+    longer = (length_a + length_b + abs(length_a - length_b)) // 2
+    return longer - shared_depth(path_a, path_b)
+
+
+def grade_pairs(path_a: Any, path_b: Any) -> Any:
+    """How near pairs of categorised products stand, 0..3 (see GRADES): what the loss and the sampler go by.
+
+    The `distance`, at most FURTHER, and UNRELATED for pairs without a common ancestor.
+
+    Args:
+        path_a, path_b: as for `shared_depth`.
+    """
+    unrelated = shared_depth(path_a, path_b) == 0
+    return distance(path_a, path_b).clip(max=FURTHER) * ~unrelated + UNRELATED * unrelated

@@ -1,13 +1,13 @@
-"""Products in the tree: the path matrix that training takes, counts per node, and distances.
+"""Products in the tree: the path matrix that training takes, and counts per node.
 
-What belongs here: arrays over products. What does not: the tree's own checks (`tree.py`).
+What belongs here: arrays over products. What does not: the tree's own checks (`tree.py`), and how far two paths are
+apart (`sid_pipeline.rqvae.tree.distance`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,29 +95,3 @@ def inner_products(taxonomy: Taxonomy, counts: NDArray[np.int64]) -> tuple[Probl
         for node, count in zip(taxonomy.nodes, counts.tolist(), strict=True)
         if count and not node.leaf
     )
-
-
-def shared_depth(path_a: Any, path_b: Any) -> Any:
-    """Depth of the lowest common ancestor; 0 where there is none or one of the two is uncategorised.
-
-    Args:
-        path_a, path_b: rows of path matrices of one taxonomy, (..., depth), numpy arrays or torch tensors
-            that broadcast.
-    """
-    return ((path_a == path_b) & (path_a >= 0)).cumprod(-1).sum(-1)
-
-
-def distance(path_a: Any, path_b: Any) -> Any:
-    """Structural distance: the longer path's length minus the depth of the lowest common ancestor.
-
-    0 is the same category, 1 a sibling or a parent and its child, more is further. It is a metric on
-    categories. It does not tell unrelated categories of a flat tree from siblings: those have `shared_depth`
-    0. An uncategorised product counts as standing at the root above all categories.
-
-    Args:
-        path_a, path_b: as for `shared_depth`.
-    """
-    length_a, length_b = (path_a >= 0).sum(-1), (path_b >= 0).sum(-1)
-    # The larger of two whole numbers, in operations that numpy and torch share.
-    longer = (length_a + length_b + abs(length_a - length_b)) // 2
-    return longer - shared_depth(path_a, path_b)

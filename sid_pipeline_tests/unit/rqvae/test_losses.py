@@ -51,8 +51,7 @@ def slow_contrastive(memberships, whole, tree, rows, negative_weight) -> float:
             for j in range(n):
                 if rows[i] == rows[j]:
                     continue
-                a, b = tree.node[i], tree.node[j]
-                grade = int(grade_pairs(a, tree.length[i], b, tree.length[j]))
+                grade = int(grade_pairs(tree.node[i], tree.node[j]))
                 first = min(level, whole - 1)
                 share = math.prod(float(p[m][i] @ p[m][j]) for m in range(first, level + 1))
                 share = min(max(share, 1e-6), 1 - 1e-6)
@@ -66,7 +65,8 @@ def slow_contrastive(memberships, whole, tree, rows, negative_weight) -> float:
 
 
 def grades_of(tree):
-    return losses.pair_grades(torch.from_numpy(tree.node), torch.from_numpy(tree.length))
+    node = torch.from_numpy(tree.node)
+    return grade_pairs(node[:, None], node[None])
 
 
 @pytest.mark.parametrize("whole", [1, 2])
@@ -76,10 +76,9 @@ def test_contrastive_equals_a_loop_over_pairs(batch, whole) -> None:
     assert float(fast) == pytest.approx(slow_contrastive(memberships, whole, tree, rows, 5.0), rel=1e-9)
 
 
-def test_batch_grades_equal_pair_grades(batch) -> None:
-    tree = batch[1]
-    n, t = tree.node, tree.length
-    np.testing.assert_array_equal(grades_of(tree).numpy(), grade_pairs(n[:, None], t[:, None], n[None], t[None]))
+def test_grades_of_tensors_equal_those_of_arrays(batch) -> None:
+    node = batch[1].node
+    np.testing.assert_array_equal(grades_of(batch[1]).numpy(), grade_pairs(node[:, None], node[None]))
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from sid_pipeline.rqvae.tree import FURTHER, SAME, SIBLING, UNRELATED, build_tre
 
 
 def grade(tree, i: int, j: int) -> int:
-    return int(grade_pairs(tree.node[i], tree.length[i], tree.node[j], tree.length[j]))
+    return int(grade_pairs(tree.node[i], tree.node[j]))
 
 
 def test_grades_follow_the_distance_in_the_tree() -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sid_pipeline.taxonomy.paths import distance, node_counts, path_matrix, place, shared_depth
+from sid_pipeline.rqvae.tree import FURTHER, UNRELATED, distance, grade_pairs, shared_depth
+from sid_pipeline.taxonomy.paths import node_counts, path_matrix, place
 from sid_pipeline.taxonomy.tree import Taxonomy
 
 # Level 1: Food 0, Home 1.  Level 2: Bakery 0, Dairy 1, Lamps 2.  Level 3: Cheese 0, Milk 1.
@@ -88,15 +89,11 @@ def test_all_pairs_at_once_in_numpy_and_torch() -> None:
     assert distance(tensor[:, None], tensor[None]).tolist() == expected
 
 
-def test_the_grades_of_the_loss_are_this_distance() -> None:
-    """The trainer stands alone and has its own arithmetic; the two must not drift apart."""
-    from sid_pipeline.rqvae.tree import FURTHER, UNRELATED, build_tree, grade_pairs
-
+def test_the_loss_goes_by_this_distance() -> None:
     rows = np.array([MILK, CHEESE, DAIRY, BAKERY, LAMPS])
-    tree = build_tree(rows, len(rows))
-    grades = grade_pairs(tree.node[:, None], tree.length[:, None], tree.node[None], tree.length[None])
     apart, shared = distance(rows[:, None], rows[None]), shared_depth(rows[:, None], rows[None])
-    assert np.array_equal(grades, np.where(shared == 0, UNRELATED, np.minimum(apart, FURTHER)))
+    expected = np.where(shared == 0, UNRELATED, np.minimum(apart, FURTHER))
+    assert np.array_equal(grade_pairs(rows[:, None], rows[None]), expected)
 
 
 steps = st.lists(st.sampled_from("abc"), max_size=4).map(tuple)
