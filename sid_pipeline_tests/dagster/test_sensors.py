@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
 from datetime import date, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -18,6 +16,7 @@ from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.sensors import last_due
 from sid_pipeline.settings import load_settings
 from sid_pipeline.watch import has_arrived, is_late, stale_flavours, waiting_nights, what_is_served
+from sid_pipeline_tests.webhook import webhook
 
 TODAY = date.today()
 SETTINGS = """
@@ -150,23 +149,9 @@ def test_stale_flavours_and_what_is_served(warehouse):
 @pytest.fixture
 def told(monkeypatch):
     """Alerts that a local webhook got; its address comes from the environment, as every secret."""
-    got: list[dict] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("SID_ALERTS__WEBHOOK", f"http://127.0.0.1:{server.server_port}/")
-    yield got
-    server.shutdown()
-    server.server_close()
+    with webhook() as (address, got, _):
+        monkeypatch.setenv("SID_ALERTS__WEBHOOK", address)
+        yield got
 
 
 def test_age_is_told_once_and_again_when_it_changes(tmp_path, told, monkeypatch):

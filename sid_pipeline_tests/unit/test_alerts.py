@@ -2,42 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import socketserver
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from pydantic import SecretStr
 
 from sid_pipeline.alerts import Alert, AlertNotSent, send
 from sid_pipeline.settings import AlertSettings
+from sid_pipeline_tests.webhook import webhook as local_webhook
 
 ALERT = Alert("stale", "the live SIDs are old", "They stand on 2026-01-05.", "esci: r1", "Run the night.")
 
 
 @pytest.fixture
 def webhook() -> Iterator[tuple[str, list[dict], list[int]]]:
-    """Address of a server, the bodies it got, and the status codes it gives (200 when it has none)."""
-    got: list[dict] = []
-    codes: list[int] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(codes.pop() if codes else 200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/hook/secret-token", got, codes
-    server.shutdown()
-    server.server_close()
+    with local_webhook() as served:
+        yield served
 
 
 @pytest.fixture
