@@ -136,7 +136,7 @@ class RQVAE(nn.Module):
         codes = []
         q = torch.zeros_like(z)
         if self.snapped:
-            prototype = self.logits(z).argmax(1)
+            prototype = _argmax(self.logits(z))
             cell = self.nearest_cell(z, prototype)
             q = self.means[cell]
             codes = list(self.paths[prototype].T)
@@ -164,6 +164,11 @@ class RQVAE(nn.Module):
         index = (first[:, None] + nth).clamp_max(len(self.means) - 1)
         gap = (self.means[index] - z[:, None]).square().sum(2)
         return gap.masked_fill(nth >= count[:, None], torch.inf)
+
+
+def _argmax(scores: Tensor) -> Tensor:
+    """(B,) place of the largest of each row. On a CPU by numpy, whose argmax is vectorised and torch's is not."""
+    return scores.argmax(1) if scores.is_cuda else torch.from_numpy(scores.numpy().argmax(1))
 
 
 def fits(model: RQVAE, arrays: Mapping[str, NDArray[np.generic]]) -> bool:

@@ -349,7 +349,7 @@ class _Run:
                 "peak": c.learning_rate,
             },
         ]
-        self.optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0)
+        self.optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, fused=True)
         self.used = torch.zeros(c.levels - snapped, c.codebook_size, device=self.device)
         self.spare: list[Tensor] = []
 
@@ -388,12 +388,13 @@ class _Run:
         step = self.state.step
         self.drawn = self.related.batch(step) if self.related else np.empty(0, np.int64)
         self.rows = np.concatenate([self.drawn, self.uniform.batch(step)])
-        while True:
-            try:
-                parts, terms = self._gradients()
-                break
-            except torch.cuda.OutOfMemoryError:
-                self._halve()
+        with _bf16_products(self.device):
+            while True:
+                try:
+                    parts, terms = self._gradients()
+                    break
+                except torch.cuda.OutOfMemoryError:
+                    self._halve()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         self.optimiser.step()
         found, z, error = zip(*parts, strict=True)
@@ -412,15 +413,11 @@ class _Run:
             rows = self.rows[start : start + self.state.micro]
             own = weight[start : start + len(rows)]
             x = self.data.take(rows)
-            with self._autocast():
-                z = self.model.encode(x)
-            z = z.float()
+            z = self.model.encode(x).float()
             found = self.model.quantise(z.detach())
             # Straight through the quantiser (van den Oord et al. 2017).
             through = z + (found.q - z).detach()
-            with self._autocast():
-                out = self.model.decode(through, found.prototype, found.codes)
-            out = out.float()
+            out = self.model.decode(through, found.prototype, found.codes).float()
             share = own.sum() / whole
             recon = share * losses.reconstruction(x, out, own)
             rq = share * losses.quantisation(z, found.q, c.commitment, own)
@@ -432,9 +429,6 @@ class _Run:
             terms += torch.stack([total, recon, rq, contrast]).detach()
             parts.append((found, z.detach(), (x - out).detach()))
         return parts, terms
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
 
     def _halve(self) -> None:
         """Go on with parts of half the rows after the GPU ran out of memory."""
@@ -682,6 +676,22 @@ class _Run:
             "distance_quantiles": quantiles,
             "ood_distance": float(f"{_OOD_FACTOR * quantiles['0.999']:.6g}"),
         }
+
+
+@contextmanager
+def _bf16_products(device: torch.device) -> Iterator[None]:
+    """Matrix products in bfloat16, sums in float32: autocast on a GPU, and on a CPU inside the product where the
+    processor has instructions for it (elsewhere they stay in float32)."""
+    if device.type == "cuda":
+        with torch.autocast("cuda", torch.bfloat16):
+            yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _margin_bound(single: Codebook, double: Codebook, x: NDArray[np.float32]) -> float:

@@ -68,6 +68,12 @@ def test_the_same_seed_gives_the_same_codebook(trained: Codebook) -> None:
     assert train(x, paths, quick(seed=1)).id != trained.id
 
 
+def test_the_caller_keeps_its_precision() -> None:
+    before = torch.get_float32_matmul_precision()
+    train(*catalogue(), quick())
+    assert torch.get_float32_matmul_precision() == before == "highest"
+
+
 def test_scale_and_shift_of_the_vectors_change_no_code(trained: Codebook) -> None:
     x, paths = catalogue()
     other = train(8 * x + 1, paths, quick())
