@@ -13,6 +13,7 @@ from sid_pipeline.commands.clean import clean_command
 from sid_pipeline.commands.judge import judge_command
 from sid_pipeline.commands.promotion import promotion_commands
 from sid_pipeline.commands.release import release_commands
+from sid_pipeline.commands.retention import retention_command
 from sid_pipeline.commands.taxonomy import taxonomy_commands
 from sid_pipeline.receipts import MissingInput
 from sid_pipeline.settings import PROJECT_ROOT, Settings, SettingsError, load_settings
@@ -167,6 +168,7 @@ main.add_command(clean_command(_settings))
 main.add_command(taxonomy_commands(_settings))
 main.add_command(release_commands(_settings))
 main.add_command(judge_command(_settings))
+main.add_command(retention_command(_settings))
 for _command in promotion_commands(_settings):
     main.add_command(_command)
 

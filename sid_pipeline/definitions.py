@@ -20,7 +20,7 @@ from sid_pipeline.assets.snapshot import snapshot_assets
 from sid_pipeline.assets.taxonomy import taxonomy_assets
 from sid_pipeline.assets.training import training_assets
 from sid_pipeline.console import console
-from sid_pipeline.jobs import build_jobs, embedding_upkeep
+from sid_pipeline.jobs import build_jobs
 from sid_pipeline.operations import build_operations
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schedules import build_schedules
@@ -60,7 +60,7 @@ def build_definitions(settings: Settings, overrides: Mapping[str, Any] | None = 
         assets=build_assets(settings),
         resources={"warehouse": Warehouse(settings), **(overrides or {})},
         executor=dg.in_process_executor if in_process else dg.multiprocess_executor.configured(steps),
-        jobs=[*jobs.values(), embedding_upkeep, *build_operations()],
+        jobs=[*jobs.values(), *build_operations()],
         schedules=build_schedules(settings, jobs),
         sensors=build_sensors(settings, jobs),
         loggers={"console": console},

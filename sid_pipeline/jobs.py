@@ -5,7 +5,6 @@ snapshot_refresh   a night's catalogue, cleaning and embeddings
 release_build      a whole vocabulary release: taxonomy, codebooks, SIDs, publication
 sid_refresh        newer data through a release's frozen codebooks: SIDs, publication, live
 taxonomy_revision  a minor change of the taxonomy: a release's tree and the names of its prefixes; no SID moves
-embedding_upkeep   compact the store of vectors and collect what nothing kept refers to (no asset)
 """
 
 import dagster as dg
@@ -17,7 +16,6 @@ from sid_pipeline.assets.relevance import ESCI_MODEL, RELEVANCE_LABELS
 from sid_pipeline.assets.snapshot import CATALOGUE
 from sid_pipeline.assets.training import CODEBOOK, TRAINING_SET
 from sid_pipeline.partitions import releases, snapshots
-from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import CLEANED_ATTRIBUTES
 from sid_pipeline.settings import Settings
 from sid_pipeline.taxonomy_source import TAXONOMY
@@ -29,21 +27,6 @@ RELEVANCE_MODEL, SNAPSHOT_REFRESH, RELEASE_BUILD, SID_REFRESH, TAXONOMY_REVISION
     "sid_refresh",
     "taxonomy_revision",
 )
-
-
-@dg.op(name="tidy_embeddings")
-def _tidy(context: dg.OpExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> None:
-    from sid_pipeline.upkeep import tidy_embeddings
-
-    done = tidy_embeddings(warehouse)
-    context.log.info(f"{done.collected} vectors collected; dropped: {', '.join(done.dropped) or 'no snapshot'}")
-    context.add_output_metadata({"vectors collected": done.collected, "snapshots dropped": done.dropped})
-
-
-@dg.job(description="Compact the store of vectors, and collect those that no kept snapshot or release refers to.")
-def embedding_upkeep() -> None:
-    """See `upkeep`."""
-    _tidy()
 
 
 def build_jobs(settings: Settings) -> dict[str, Job]:

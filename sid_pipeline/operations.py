@@ -1,8 +1,9 @@
-"""What a person does in the UI that makes no data: jobs with a form for promote, rollback, hold and release-hold.
+"""Jobs that make no data: promote, rollback, hold and release-hold, each with a form for a person, and retention.
 
 The same functions as the commands of these names; a refusal is a failed run that shows its sentence.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import dagster as dg
 from pydantic import Field
 
 from sid_pipeline import promotion
-from sid_pipeline.assets.recording import plain_failures
+from sid_pipeline.assets.recording import markdown_table, plain_failures
 from sid_pipeline.resources.warehouse import Warehouse
 
 
@@ -28,6 +29,37 @@ class PromoteConfig(Asked):
     release: str = Field(description="The release to make live.")
 
 
+class RetentionConfig(dg.Config):
+    """Whether anything is done."""
+
+    dry_run: bool = Field(default=False, description="Only say what would go, and why.")
+
+
+@dg.op(name="take_away", description="Take away what nothing kept needs, and compact the tables.")
+def _take_away(context: dg.OpExecutionContext, warehouse: dg.ResourceParam[Warehouse], config: RetentionConfig) -> None:
+    from sid_pipeline import retention
+
+    with plain_failures():
+        plan = retention.plan(warehouse, context.instance, but=context.run_id)
+    if not config.dry_run:
+        retention.take_away(warehouse, plan, context.instance)
+    rows = [vars(removal) for removal in plan.removals]
+    kinds = Counter(removal.kind for removal in plan.removals)
+    context.log.info(f"{'would go' if config.dry_run else 'gone'}: {dict(kinds) or 'nothing'}")
+    context.add_output_metadata(
+        {
+            "what and why": dg.MetadataValue.md(markdown_table(rows[:500], width=160)),
+            **{f"number: {kind}": number for kind, number in kinds.items()},
+        }
+    )
+
+
+@dg.job(description="Take away what nothing kept needs ([retention]), and compact the tables. See sid retention.")
+def retention() -> None:
+    """See `sid_pipeline.retention`."""
+    _take_away()
+
+
 def build_operations() -> list[dg.JobDefinition]:
     """The jobs."""
 
@@ -39,7 +71,7 @@ def build_operations() -> list[dg.JobDefinition]:
 
         _each(context, warehouse, config, act)
 
-    jobs = [_job("promote", promote)]
+    jobs = [retention, _job("promote", promote)]
     for name, function, description in (
         ("rollback", promotion.rollback, "Make live again what was live before, and hold it there."),
         ("hold", promotion.hold, "Keep what is live: neither newer data nor a promotion changes it."),

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from sid_pipeline.evaluation.checks import Check, not_worse_than
-from sid_pipeline.publication.folder import DATA_CARD, read_manifest, verify
+from sid_pipeline.publication.folder import DATA_CARD, read_manifest, release_folder, verify
 from sid_pipeline.publication.live import (
     ADVANCE,
     FIRST,
@@ -26,7 +26,7 @@ from sid_pipeline.publication.live import (
     transition,
     write_pointer,
 )
-from sid_pipeline.publication.store import Store, read_json
+from sid_pipeline.publication.store import MANIFEST, Store, read_json
 from sid_pipeline.releases import TRIAL, find_release
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import PROMOTIONS
@@ -61,7 +61,7 @@ def go_live(warehouse: Warehouse, flavour: str, release: str, *, by: str, reason
         PromotionRefused: `switch`, and a check failed or the flavour is held.
     """
     _check_asked(by, reason)
-    with _pointer_lock(warehouse, flavour):
+    with pointer_lock(warehouse, flavour):
         return _go_live(warehouse, flavour, release, by, reason, switch)
 
 
@@ -117,19 +117,24 @@ def rollback(warehouse: Warehouse, flavour: str, *, by: str, reason: str) -> Pro
         PublicationError: the publication to go back to is missing or damaged.
     """
     _check_asked(by, reason)
-    with _pointer_lock(warehouse, flavour):
+    with pointer_lock(warehouse, flavour):
         store = warehouse.store
         live = read_pointer(store, flavour)
-        stack = _was_live(warehouse, flavour, live)
-        if live is None or len(stack) < 2:
+        before = _was_live(warehouse, flavour, live)[:-1]
+        there = [folder for folder in before if store.exists(f"{folder}/{MANIFEST}")]
+        if live is None or not before:
             raise PromotionRefused(f"{flavour}: nothing was live before what is live now, so there is no way back")
-        folder = stack[-2]
+        if not there:
+            raise PromotionRefused(f"{flavour}: none of the {len(before)} publications that were live before is kept")
+        folder = there[-1]
         manifest = verify(store, folder)
         _log(warehouse, flavour, ROLLBACK, manifest["release"], folder, live, by, reason)
         pointer = write_pointer(store, folder, manifest)
+        skipped = len(before) - 1 - max(place for place, name in enumerate(before) if name == folder)
+        over = f" over {skipped} that are no longer kept" if skipped else ""
         sentence = (
-            f"{flavour}: went back to {manifest['release']} as of {manifest['as_of_snapshot']}, and is held until "
-            f"`sid release-hold --flavour {flavour} --by NAME --reason WHY`"
+            f"{flavour}: went back to {manifest['release']} as of {manifest['as_of_snapshot']}{over}, and is held "
+            f"until `sid release-hold --flavour {flavour} --by NAME --reason WHY`"
         )
         return Promotion(pointer, sentence, {})
 
@@ -146,7 +151,7 @@ def release_hold(warehouse: Warehouse, flavour: str, *, by: str, reason: str) ->
 
 def _set_hold(warehouse: Warehouse, flavour: str, kind: str, by: str, reason: str) -> Promotion:
     _check_asked(by, reason)
-    with _pointer_lock(warehouse, flavour):
+    with pointer_lock(warehouse, flavour):
         live = read_pointer(warehouse.store, flavour)
         held = standing_hold(warehouse, flavour)
         if (held is not None) == (kind == HOLD):
@@ -201,19 +206,31 @@ def promotions(warehouse: Warehouse, flavour: str) -> list[dict[str, Any]]:
     return sorted((row for row in rows if row["flavour"] == flavour), key=lambda row: row["at"])
 
 
+def ways_back(warehouse: Warehouse, flavour: str) -> list[str]:
+    """What must stay for rollbacks: the publication that was live before the present one, and the one that was live
+    before the present release. Folders of the store; those that are gone are left out."""
+    live = read_pointer(warehouse.store, flavour)
+    before = _was_live(warehouse, flavour, live)[:-1]
+    there = [folder for folder in before if warehouse.store.exists(f"{folder}/{MANIFEST}")]
+    other = [f for f in there if live is not None and not f.startswith(f"{release_folder(flavour, live['release'])}/")]
+    return list(dict.fromkeys([*there[-1:], *other[-1:]]))
+
+
 def _was_live(warehouse: Warehouse, flavour: str, live: Mapping[str, Any] | None) -> list[str]:
     """The publications that rollbacks go back through, the live one last.
 
     A row counts only if the pointer followed it: the next row, or the pointer itself, starts from its publication.
     """
     moves = [row for row in promotions(warehouse, flavour) if row["kind"] in MOVES]
-    after = [row["previous"] for row in moves[1:]] + [live["publication"] if live else ""]
+    after = [*(row["previous"] for row in moves), live["publication"] if live else ""][1:]
     stack: list[str] = []
     for row, followed in zip(moves, after, strict=True):
         if row["publication"] != followed:
             continue
         if row["kind"] == ROLLBACK:
             stack.pop()
+            while stack and stack[-1] != row["publication"]:  # over those that were kept no more
+                stack.pop()
         else:
             stack.append(row["publication"])
     return stack
@@ -266,6 +283,7 @@ def _check_asked(by: str, reason: str) -> None:
 
 
 @contextmanager
-def _pointer_lock(warehouse: Warehouse, flavour: str) -> Iterator[None]:
+def pointer_lock(warehouse: Warehouse, flavour: str) -> Iterator[None]:
+    """Exclude whoever else would change what is live for a flavour, or take away what might go live again."""
     with warehouse.receipts.lock(f"{flavour}.pointer"):
         yield

@@ -94,20 +94,29 @@ class Receipts:
 
     def forget(self, asset: str, partition: str) -> None:
         """Make an asset's partition count as never materialised, because its output was taken away."""
-        self._path(asset, partition).unlink(missing_ok=True)
+        path = self._path(asset, partition)
+        path.unlink(missing_ok=True)
+        path.with_suffix(MARK).unlink(missing_ok=True)
+
+    def forget_lock(self, name: str) -> None:
+        """Take away the file behind a lock that one holds, of something that is gone and nobody works on."""
+        self._lock_file(name).unlink(missing_ok=True)
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Exclude other processes that work on the same thing; waits for them."""
-        folder = self.folder / ".locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{name.replace('/', '.')}.lock"):
+        file = self._lock_file(name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file):
             yield
 
     def partitions(self, asset: str) -> list[str]:
         """Partitions for which the asset was materialised, in order."""
         folder = self.folder / asset
         return sorted(p.stem for p in folder.glob("*.json") if not p.with_suffix(MARK).exists())
+
+    def _lock_file(self, name: str) -> Path:
+        return self.folder / ".locks" / f"{name.replace('/', '.')}.lock"
 
     def _path(self, asset: str, partition: str) -> Path:
         for step in asset.split("/"):

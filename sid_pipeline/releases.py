@@ -148,7 +148,7 @@ def keep(warehouse: Warehouse, release: str) -> Release:
 
 
 def drop_trial(warehouse: Warehouse, release: str) -> None:
-    """Throw a trial release away: its rows, artefacts, publications and receipts, the ledger's row last.
+    """Throw a trial release away: all that was made for it, the ledger's row last.
 
     A crash on the way leaves a trial that can be dropped again.
 
@@ -159,18 +159,23 @@ def drop_trial(warehouse: Warehouse, release: str) -> None:
     found = need_release(warehouse.tables, release)
     if found.state != TRIAL:
         raise ReleaseError(f"release {release!r} is {found.state}: only a trial can be thrown away; retire it instead")
+    clear(warehouse, release)
+    _empty(warehouse.tables, RELEASES, release=release)
+
+
+def clear(warehouse: Warehouse, release: str) -> None:
+    """Take away all that was made for a release, but for its row of the ledger: receipts first, then publications,
+    artefacts and rows. After a crash on the way it can be done again."""
     flavours = list(warehouse.settings.flavours)
-    receipts = warehouse.receipts.folder
-    # By flavour and stage, never by the bare name: a trial may be named like a flavour or a day.
-    made = [*(receipts / asset for asset in TOGETHER), *(f for name in flavours for f in receipts.glob(f"{name}/*"))]
-    for folder in made:
-        (folder / f"{release}.json").unlink(missing_ok=True)
+    for asset in _made_for(warehouse):
+        warehouse.receipts.forget(asset, release)
+    for flavour in flavours:
+        warehouse.store.remove(release_folder(flavour, release))
     shutil.rmtree(warehouse.explorer(release), ignore_errors=True)
     for flavour in flavours:
         kinds = [kind for kind in (warehouse.state / "artefacts").glob("*") if kind.name != "explorers"]
         for root in (*kinds, warehouse.state / "checkpoints"):
             shutil.rmtree(root / flavour / release, ignore_errors=True)
-        warehouse.store.remove(release_folder(flavour, release))
     tables = warehouse.tables
     for spec in ALL_TABLES.values():
         if spec is not RELEASES and spec.partition_by == ("release",):
@@ -178,7 +183,23 @@ def drop_trial(warehouse: Warehouse, release: str) -> None:
         elif spec.partition_by == ("flavour", "release"):
             for flavour in warehouse.settings.flavours:
                 _empty(tables, spec, flavour=flavour, release=release)
-    _empty(tables, RELEASES, release=release)
+
+
+def _made_for(warehouse: Warehouse) -> list[str]:
+    """Assets of the release plane that left receipts."""
+    # By flavour and stage, never by the bare name: a release may be named like a flavour or a day.
+    folders = [f for flavour in warehouse.settings.flavours for f in warehouse.receipts.folder.glob(f"{flavour}/*")]
+    return [*TOGETHER, *(f.relative_to(warehouse.receipts.folder).as_posix() for f in folders if f.is_dir())]
+
+
+def is_left_of(warehouse: Warehouse, release: str) -> bool:
+    """Whether `clear` would find anything of a release."""
+    if any(warehouse.receipts.get(asset, release) for asset in _made_for(warehouse)):
+        return True
+    if any(warehouse.store.names(release_folder(flavour, release)) for flavour in warehouse.settings.flavours):
+        return True
+    planes = [spec for spec in ALL_TABLES.values() if spec is not RELEASES and "release" in spec.partition_by]
+    return any(release == found[-1] for spec in planes for found in warehouse.tables.slices(spec))
 
 
 def _empty(tables: Tables, spec: TableSpec, **slice: Any) -> None:

@@ -4,14 +4,15 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from sid_pipeline.jobs import SNAPSHOT_REFRESH, Job, embedding_upkeep
+from sid_pipeline.jobs import SNAPSHOT_REFRESH, Job
+from sid_pipeline.operations import retention
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.settings import Settings
 from sid_pipeline.watch import has_arrived
 
 
 def build_schedules(settings: Settings, jobs: Mapping[str, Job]) -> list[dg.ScheduleDefinition]:
-    """`nightly_refresh`, the day's snapshot, and `weekly_upkeep` of the store of vectors.
+    """`nightly_refresh`, the day's snapshot, and `weekly_retention`.
 
     `sids_follow_snapshot` refreshes the SIDs when the night has succeeded.
 
@@ -35,12 +36,12 @@ def build_schedules(settings: Settings, jobs: Mapping[str, Job]) -> list[dg.Sche
             return dg.SkipReason(f"the catalogue of {day} has not come yet; the sensor late_nights waits for it")
         return dg.RunRequest(run_key=f"snapshot-{day}", partition_key=day)
 
-    weekly_upkeep = dg.ScheduleDefinition(
-        name="weekly_upkeep",
-        job=embedding_upkeep,
-        cron_schedule=settings.embedding.upkeep_cron,
+    weekly_retention = dg.ScheduleDefinition(
+        name="weekly_retention",
+        job=retention,
+        cron_schedule=settings.retention.cron,
         execution_timezone=settings.snapshots.timezone,
         default_status=nightly_refresh.default_status,
-        description="Compact the store of vectors and collect what nothing kept refers to.",
+        description="Take away what nothing kept needs, and compact the tables.",
     )
-    return [nightly_refresh, weekly_upkeep]
+    return [nightly_refresh, weekly_retention]

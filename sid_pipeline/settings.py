@@ -358,7 +358,7 @@ class EmbedderSettings(Model):
 
 
 class EmbeddingSettings(Model):
-    """How texts are encoded, and how long vectors are kept."""
+    """How texts are encoded."""
 
     runner: Literal["local", "spark"] = Field(
         "local", description="local: processes on this machine; spark: one model in each Python worker of the cluster"
@@ -366,10 +366,6 @@ class EmbeddingSettings(Model):
     workers: int | None = Field(
         None, ge=1, description="processes of the local runner; None: one a GPU, else one a core up to 8"
     )
-    keep_snapshots: int = Field(
-        60, ge=1, description="newest snapshots whose vectors stay; those that a release stands on stay as well"
-    )
-    upkeep_cron: str = Field("0 5 * * 0", description="when the store of vectors is compacted and collected")
 
 
 class FlavourSpec(Model):
@@ -467,6 +463,24 @@ class SparkSettings(Model):
     conf: dict[str, str] = Field(default_factory=dict, description="any further Spark configuration")
 
 
+class RetentionSettings(Model):
+    """What is kept. What a live, served or previous release or unfinished work needs stays whatever is said here."""
+
+    cron: str = Field("0 5 * * 0", description="when the rest is taken away and the tables are compacted")
+    snapshots: int = Field(60, ge=1, description="newest days that stay, with their vectors and cleanings")
+    publications: int = Field(14, ge=2, description="newest publications of each release and flavour that stay")
+    retired_days: int = Field(
+        90, ge=0, description="how long all of a retired release stays after its readers said they left"
+    )
+    call_days: int = Field(400, ge=30, description="how long the answers of language models and their cost stay")
+    history_days: int = Field(
+        7,
+        ge=1,
+        description="how long files of the tables stay after they were replaced: what runs read must outlive them",
+    )
+    run_days: int = Field(30, ge=1, description="how long Dagster's runs stay, with their events and logs")
+
+
 class OrchestrationSettings(Model):
     """Dagster's side: executor and whether schedules and sensors start by themselves."""
 
@@ -550,6 +564,7 @@ class Settings(Model):
     publication: PublicationSettings = PublicationSettings()
     report: ReportSettings = ReportSettings()
     release: ReleaseSettings = ReleaseSettings()
+    retention: RetentionSettings = RetentionSettings()
     spark: SparkSettings = SparkSettings()
     orchestration: OrchestrationSettings = OrchestrationSettings()
     alerts: AlertSettings = AlertSettings()

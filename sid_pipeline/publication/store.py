@@ -55,6 +55,9 @@ class Store(Protocol):
     def remove(self, folder: str) -> None:
         """Remove a folder and all below it, manifests first, so that no half of a publication can be opened."""
 
+    def size(self, folder: str) -> int:
+        """Bytes of all files below a folder."""
+
     def scratch(self, otherwise: Path) -> Path:
         """A local folder from which `install` is cheapest; `otherwise` where the store itself is not local."""
 
@@ -109,6 +112,9 @@ class LocalStore:
         for manifest in (self.folder / folder).glob(f"**/{MANIFEST}"):
             manifest.unlink()
         shutil.rmtree(self.folder / folder, ignore_errors=True)
+
+    def size(self, folder: str) -> int:
+        return sum(path.stat().st_size for path in (self.folder / folder).rglob("*") if path.is_file())
 
     def scratch(self, otherwise: Path) -> Path:
         return self.folder / ".scratch"  # on the same disk, so that the rename is one
@@ -167,6 +173,9 @@ class ObjectStore:
         below = self._fs.find(self._at(folder))
         for path in sorted(below, key=lambda path: not path.endswith(f"/{MANIFEST}")):
             self._fs.rm_file(path)
+
+    def size(self, folder: str) -> int:
+        return sum(info["size"] for info in self._fs.find(self._at(folder), detail=True).values())
 
     def scratch(self, otherwise: Path) -> Path:
         return otherwise

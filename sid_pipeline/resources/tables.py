@@ -16,8 +16,9 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -207,10 +208,18 @@ class Tables:
         finally:
             self.spark.catalog.dropTempView(view)
 
-    def delete(self, spec: TableSpec, **slice: str) -> None:
-        """Remove a slice in one commit."""
-        statement = f"DELETE FROM delta.`{self.location(spec)}` WHERE {_condition(spec, slice)}"
-        self._commit(spec, lambda: self.spark.sql(statement), slice, None)
+    def delete(self, spec: TableSpec, slices: Sequence[Mapping[str, str]]) -> None:
+        """Remove slices in one commit; a value of every partition column each."""
+        if slices:
+            condition = " OR ".join(f"({_condition(spec, slice)})" for slice in slices)
+            statement = f"DELETE FROM delta.`{self.location(spec)}` WHERE {condition}"
+            self._commit(spec, lambda: self.spark.sql(statement), {}, None)
+
+    def delete_before(self, spec: TableSpec, column: str, day: str) -> None:
+        """Remove the rows whose text column, a day (YYYY-MM-DD), lies before another day, in one commit."""
+        first = date.fromisoformat(day).isoformat()
+        statement = f"DELETE FROM delta.`{self.location(spec)}` WHERE `{column}` < '{first}'"
+        self._commit(spec, lambda: self.spark.sql(statement), {}, None)
 
     def slices(self, spec: TableSpec) -> list[tuple[str, ...]]:
         """The values of the partition columns that the table holds rows of, sorted; needs no Spark."""
@@ -221,12 +230,20 @@ class Tables:
         found = DeltaTable(self._rust_location(spec)).partitions()
         return sorted({tuple(part[column] for column in spec.partition_by) for part in found})
 
-    def compact(self, spec: TableSpec) -> None:
-        """Join small files, and remove files that no version within Delta's retention needs."""
+    def compact(self, spec: TableSpec, history_hours: int = 168) -> None:
+        """Join small files, and remove files that no version of the last `history_hours` needs.
+
+        Whoever reads an older version than that, or began to read one longer ago, finds its files gone.
+        """
         location = f"delta.`{self.location(spec)}`"
+        check = "spark.databricks.delta.retentionDurationCheck.enabled"  # refuses less than a week
         with self._lock(spec):
             _retried(lambda: self.spark.sql(f"OPTIMIZE {location}"))
-            self.spark.sql(f"VACUUM {location}")
+            self.spark.conf.set(check, str(history_hours >= 168).lower())
+            try:
+                self.spark.sql(f"VACUUM {location} RETAIN {int(history_hours)} HOURS")
+            finally:
+                self.spark.conf.unset(check)
 
     def create(self, spec: TableSpec) -> None:
         """Create a table with its comments and constraints; an existing one is left alone."""
@@ -484,11 +501,16 @@ def spool_dir(state: Path, name: str) -> Path:
 
     folder = state / "spool" / f"{name}-{os.getpid()}"
     shutil.rmtree(folder, ignore_errors=True)
-    for left in folder.parent.glob(f"{name}-*"):  # of a killed process
-        if not _runs(left.name.removeprefix(f"{name}-")):
+    for left in folder.parent.glob(f"{name}-*"):
+        if is_left_behind(left):
             shutil.rmtree(left, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
+
+
+def is_left_behind(folder: Path) -> bool:
+    """Whether a scratch folder is of a process of this machine that was killed."""
+    return not _runs(folder.name.rsplit("-", 1)[-1])
 
 
 def _runs(pid: str) -> bool:

@@ -244,39 +244,39 @@ def test_the_spark_runner_gives_the_vectors_of_the_local_one(spark, tmp_path, ti
     assert np.allclose(*(matrix(pa.array([v[p] for p in NIGHT2], pa.binary())) for v in (a, b)), atol=1e-6)
 
 
-def test_upkeep_keeps_what_is_referred_to_and_nothing_else(spark, tmp_path, tiny_bert):
-    from sid_pipeline.jobs import embedding_upkeep
+def test_retention_keeps_what_is_referred_to_and_nothing_else(spark, tmp_path, tiny_bert):
+    from sid_pipeline.operations import retention
 
-    warehouse = make(tmp_path, {"model": str(tiny_bert)}, embedding={"keep_snapshots": 1})
+    warehouse = make(tmp_path, {"model": str(tiny_bert)}, retention={"snapshots": 1})
     tables = warehouse.tables
     night(warehouse, DAY1, {"p1": "rye bread", "p2": "milk"})
     night(warehouse, DAY2, {"p1": "rye bread", "p2": "cheese"})
     for day in (DAY1, DAY2):
         materialise(warehouse, day)
     old = current_id(warehouse, "esci")
-    changed = make(tmp_path, {"model": str(tiny_bert), "prompt": "query : "}, embedding={"keep_snapshots": 1})
+    changed = make(tmp_path, {"model": str(tiny_bert), "prompt": "query : "}, retention={"snapshots": 1})
     materialise(changed, DAY2)
     new = current_id(changed, "esci")
     kept = vectors_of(changed, DAY2, new)
 
-    def tidy() -> None:
+    def take_away() -> None:
         with dg.DagsterInstance.ephemeral() as instance:
-            assert embedding_upkeep.execute_in_process(instance=instance, resources={"warehouse": changed}).success
+            assert retention.execute_in_process(instance=instance, resources={"warehouse": changed}).success
 
     pin(warehouse, "r1", {"esci": old})  # trained on DAY1
-    tidy()
+    take_away()
     assert tables.slices(EMBEDDED_PRODUCTS) == sorted(
         (i, d) for i in (old, new) for d in (DAY1, DAY2) if (i, d) != (new, DAY1)
     )
     assert len(vectors_of(changed, DAY1, old)) == 2, "what a release in use was trained on stays"
     retire = tables.arrow(RELEASES, release="r1").to_pylist()[0] | {"state": "retired"}
     tables.replace(RELEASES, spark.createDataFrame([retire], RELEASES.ddl()).drop("release"), release="r1")
-    tidy()
+    take_away()
     assert tables.slices(EMBEDDED_PRODUCTS) == [(new, DAY2)] and tables.slices(EMBEDDINGS) == [(new,)]
     assert vectors_of(changed, DAY2, new) == kept
     assert changed.receipts.get("esci_embeddings", DAY1) is None and changed.receipts.get("esci_embeddings", DAY2)
     night(changed, DAY2, {"p1": "rye bread", "p3": "loaf"})
     materialise(changed, DAY2)
     assert len(tables.arrow(EMBEDDINGS, embedder_id=new)) == 3
-    tidy()
+    take_away()
     assert len(tables.arrow(EMBEDDINGS, embedder_id=new)) == 2 == len(vectors_of(changed, DAY2, new))
