@@ -357,6 +357,20 @@ PROMOTIONS = TableSpec(
     key=("flavour", "at"),
 )
 
+NIGHTLY_FIGURES = TableSpec(
+    "nightly_figures",
+    "Figures of each night by flavour and release, for drift monitors and trends; the newest row of a figure counts.",
+    (
+        _k("flavour", "string", "the flavour"),
+        RELEASE,
+        SNAPSHOT,
+        _k("figure", "string", "its name, see evaluation.drift"),
+        _k("value", "double", "its value"),
+        _k("at", "timestamp", "when it was recorded"),
+    ),
+    key=("flavour", "release", "snapshot", "figure", "at"),
+)
+
 ALL_TABLES: dict[str, TableSpec] = {
     spec.name: spec
     for spec in (
@@ -374,5 +388,6 @@ ALL_TABLES: dict[str, TableSpec] = {
         SEMANTIC_IDS,
         PREFIX_NAMES,
         PROMOTIONS,
+        NIGHTLY_FIGURES,
     )
 }

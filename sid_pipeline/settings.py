@@ -481,6 +481,14 @@ class RetentionSettings(Model):
     run_days: int = Field(30, ge=1, description="how long Dagster's runs stay, with their events and logs")
 
 
+class DriftSettings(Model):
+    """When a night's figures count as drifted, see evaluation.drift."""
+
+    window: int = Field(28, ge=3, description="earlier nights that a night is held against")
+    least_nights: int = Field(7, ge=3, description="with fewer nothing is judged")
+    deviations: float = Field(6.0, gt=0, description="robust standard deviations that are let pass")
+
+
 class OrchestrationSettings(Model):
     """Dagster's side: executor and whether schedules and sensors start by themselves."""
 
@@ -565,6 +573,7 @@ class Settings(Model):
     report: ReportSettings = ReportSettings()
     release: ReleaseSettings = ReleaseSettings()
     retention: RetentionSettings = RetentionSettings()
+    drift: DriftSettings = DriftSettings()
     spark: SparkSettings = SparkSettings()
     orchestration: OrchestrationSettings = OrchestrationSettings()
     alerts: AlertSettings = AlertSettings()

@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import date
 
 from sid_pipeline.cleaning.schema import RESERVED
+from sid_pipeline.drift import drifted
+from sid_pipeline.evaluation.drift import advice
 from sid_pipeline.promotion import standing_hold, tell_hold
 from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.receipts import complete_snapshots
-from sid_pipeline.releases import SERVED, all_releases
+from sid_pipeline.releases import SERVED, all_releases, served_releases
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.summary import table
 from sid_pipeline.trace import FlavourTrace, ProductTrace, prefix_names, products_under, sid_prefixes
@@ -75,6 +77,18 @@ def _age(snapshot: str) -> str:
     return f"{days} day{'' if days == 1 else 's'} old"
 
 
+def _drift(warehouse: Warehouse) -> list[str]:
+    """One line for each served release and flavour that has drifted, else one that says that none has."""
+    lines = []
+    for release in served_releases(warehouse.tables):
+        for flavour in warehouse.settings.active_flavours:
+            findings = drifted(warehouse, flavour, release.release)
+            if findings:
+                told = "; ".join(finding.sentence for finding in findings)
+                lines.append(f"drift: {flavour} {release.release}: {told}. {advice(findings)}")
+    return lines or ["drift: none"]
+
+
 def show_status(warehouse: Warehouse) -> str:
     """Served and live releases, the age of what they stand on, what blocks, and the next action."""
     settings = warehouse.settings
@@ -126,6 +140,7 @@ def show_status(warehouse: Warehouse) -> str:
     if len(rows) > 1:
         lines += ["", *table(rows)]
     lines += ["", *([f"blocked: {text}" for text in blocked] or ["blocked: nothing"])]
+    lines += _drift(warehouse)
     on = settings.orchestration.automation
     lines.append(f"schedules and sensors: {'start by themselves' if on else 'off unless switched on in the UI'}")
     lines.append(f"next: {actions[0] if actions else 'nothing to do; sid run --snapshot DAY takes the next night'}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from sid_pipeline.assets.assignment import STAGE as SEMANTIC_IDS_STAGE
+from sid_pipeline.assets.drift import DESCRIPTION, DRIFT, judge_night
 from sid_pipeline.assets.flavours import Flavour
 from sid_pipeline.assets.recording import (
     Markdown,
@@ -51,7 +52,10 @@ def evaluation_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
         "residual k-means, the category-prefix id and random codes. A self-contained HTML page, and headline "
         "figures that Dagster plots release by release.",
         {"numpy", "html"},
-        code_version="2",
+        code_version="3",
+        check_specs=[
+            dg.AssetCheckSpec(DRIFT, asset=dg.AssetKey([flavour.name, REPORT]), description=DESCRIPTION, blocking=False)
+        ],
     )
     def report(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         release = context.partition_key
@@ -67,7 +71,7 @@ def evaluation_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
                 "settings": settings.model_dump(),
                 "live": _other_live(warehouse, flavour, assigned),
             },
-            lambda: _report(warehouse, flavour, release, assigned.facts["as_of_snapshot"]),
+            lambda: _report(context, warehouse, flavour, release, assigned.facts["as_of_snapshot"]),
             still_there=lambda receipt: (warehouse.state / receipt.facts["page"]).is_file(),
         )
 
@@ -252,7 +256,9 @@ def _assigned(warehouse: Warehouse, flavour: Flavour, release: str, snapshot: st
     )
 
 
-def _report(warehouse: Warehouse, flavour: Flavour, release: str, snapshot: str) -> Outcome:
+def _report(
+    context: dg.AssetExecutionContext, warehouse: Warehouse, flavour: Flavour, release: str, snapshot: str
+) -> Outcome:
     import numpy as np
     from pyspark.sql import functions as F
 
@@ -330,6 +336,7 @@ def _report(warehouse: Warehouse, flavour: Flavour, release: str, snapshot: str)
             "headline": headline,
             "page": (folder / "report.html").relative_to(warehouse.state).as_posix(),
         },
+        checks=(judge_night(warehouse, flavour.name, release, headline, context.log.warning),),
     )
 
 

@@ -57,12 +57,13 @@ class Markdown(str):
 
 @dataclass(frozen=True)
 class Check:
-    """Outcome of one asset check: its figures and a sentence are shown in the UI."""
+    """Outcome of one asset check: its figures and a sentence are shown in the UI; `warning`: a failure is no error."""
 
     name: str
     passed: bool
     sentence: str
     figures: Mapping[str, float] = field(default_factory=dict)
+    warning: bool = False
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,13 @@ def _materialise(
             facts=dict(outcome.facts),
             metadata={name: _pack(value) for name, value in outcome.metadata.items()},
             checks=[
-                {"name": c.name, "passed": c.passed, "sentence": c.sentence, "figures": dict(c.figures)}
+                {
+                    "name": c.name,
+                    "passed": c.passed,
+                    "sentence": c.sentence,
+                    "figures": dict(c.figures),
+                    "warning": c.warning,
+                }
                 for c in outcome.checks
             ],
         )
@@ -200,6 +207,7 @@ def _report(receipt: Receipt, unchanged: bool) -> dg.MaterializeResult:
                 asset_key=asset_key,
                 check_name=check["name"],
                 passed=bool(check["passed"]),
+                severity=dg.AssetCheckSeverity.WARN if check.get("warning") else dg.AssetCheckSeverity.ERROR,
                 description=check["sentence"],
                 metadata={name: float(value) for name, value in check["figures"].items()},
             )

@@ -1,0 +1,134 @@
+"""Has the catalogue drifted away from what a codebook was made for? A night's figures against earlier nights', purely.
+
+A figure counts as drifted when it lies farther on its bad side than usual, in one of two comparisons:
+
+    a jump   tonight against the median of the last nights
+    a creep  the median of the newest nights against the median of the release's first nights: what moves a little
+             every night never jumps
+
+What is usual is `deviations` times the scaled median absolute deviation, 1.4826 * MAD, of the earlier nights (Hampel
+1974; Leys et al. 2013: unlike mean and standard deviation, one bad night does not widen it), and never less than the
+figure's own floor: on quiet nights the MAD is next to nothing, and a change that nobody needs to know of is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+MAD_TO_SIGMA = 1.4826  # of a normal distribution
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """A figure that is watched.
+
+    Attributes:
+        figure: its name, as in `nightly_figures`.
+        label: in words.
+        bad: +1 where more is worse, -1 where less is.
+        floor: the least change that counts, in the figure's own unit, or a share of what is usual if `relative`.
+        rebuild: a new codebook is what helps; else the input or the cleaner is to be looked at.
+    """
+
+    figure: str
+    label: str
+    bad: int
+    floor: float
+    relative: bool = False
+    rebuild: bool = False
+
+
+MONITORS = (
+    Monitor("out_of_distribution", "share of products out of distribution", +1, 0.01, rebuild=True),
+    Monitor("mean_distance", "mean quantisation distance", +1, 0.1, relative=True, rebuild=True),
+    *(Monitor(f"usage_l{level}", f"share of codes in use, L{level}", -1, 0.05, rebuild=True) for level in range(1, 5)),
+    Monitor("collision_rate", "share of products that share their SID", +1, 0.03, rebuild=True),
+    Monitor("without_a_sid", "share of products without a SID", +1, 0.005),
+    Monitor("rejected", "share of rows rejected", +1, 0.02),
+    Monitor("products", "products in the catalogue", -1, 0.1, relative=True),
+    Monitor("fallback", "share of texts that the cleaner fell back on", +1, 0.05),
+    Monitor("cost_per_text", "US dollars a cleaned text", +1, 0.5, relative=True),
+)
+
+
+@dataclass(frozen=True)
+class Night:
+    """A night's figures by name; one that was not measured is absent."""
+
+    snapshot: str
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A figure that has drifted: tonight's (of a creep, the newest nights') value, what was usual, and what was let
+    pass."""
+
+    monitor: Monitor
+    kind: str
+    value: float
+    usual: float
+    allowed: float
+    nights: int
+
+    @property
+    def sentence(self) -> str:
+        """The finding with its figures."""
+        against = (
+            f"the last {self.nights} nights" if self.kind == "jump" else f"the release's first {self.nights} nights"
+        )
+        return (
+            f"{self.monitor.label} {self.value:.4g}, over {against} {self.usual:.4g}, let pass a change of "
+            f"{self.allowed:.2g}"
+        )
+
+
+def judge(nights: Sequence[Night], window: int = 28, least: int = 7, deviations: float = 6.0) -> list[Finding]:
+    """What has drifted tonight; empty on a quiet night, and while there are too few nights to know what is usual.
+
+    Args:
+        nights: of one flavour and release, oldest first, tonight last.
+        window: earlier nights that tonight is held against, at most.
+        least: nights that a comparison needs; a creep needs twice as many and compares this many at either end.
+        deviations: robust standard deviations that are let pass.
+    """
+    findings = []
+    for monitor in MONITORS:
+        values = [night.figures.get(monitor.figure) for night in nights]
+        if not values or values[-1] is None:
+            continue
+        *earlier, tonight = [value for value in values if value is not None]
+        found = None
+        if len(earlier) >= least:
+            found = _compare(monitor, "jump", tonight, earlier[-window:], deviations)
+        if found is None and len(earlier) + 1 >= 2 * least:
+            newest = median([*earlier, tonight][-least:])
+            found = _compare(monitor, "creep", newest, earlier[:least], deviations)
+        if found is not None:
+            findings.append(found)
+    return findings
+
+
+def _compare(monitor: Monitor, kind: str, value: float, usual: Sequence[float], deviations: float) -> Finding | None:
+    middle = median(usual)
+    spread = MAD_TO_SIGMA * median(abs(x - middle) for x in usual)
+    floor = monitor.floor * abs(middle) if monitor.relative else monitor.floor
+    allowed = max(deviations * spread, floor)
+    if monitor.bad * (value - middle) <= allowed:
+        return None
+    return Finding(monitor, kind, value, middle, allowed, len(usual))
+
+
+def advice(findings: Sequence[Finding]) -> str:
+    """What to do about findings, in words."""
+    parts = []
+    if any(finding.monitor.rebuild for finding in findings):
+        parts.append(
+            "The codebooks were trained on another catalogue than today's: build a release from the newest day, "
+            "compare it, and promote it if it is better"
+        )
+    if any(not finding.monitor.rebuild for finding in findings):
+        parts.append("Look at the delivery and at the cleaner: no new codebook mends these")
+    return ". ".join(parts)
