@@ -77,7 +77,7 @@ def evaluation_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
 
     @flavour.asset(
         NAMES,
-        [sids],
+        [sids, TAXONOMY],
         PREFIX_NAMES.description,
         {"spark", "deltalake"},
         metadata=table_metadata(PREFIX_NAMES),

@@ -83,6 +83,11 @@ def test_the_precision_flavour_never_waits_for_cleaning(specs):
     assert not any(key.startswith("esci/") for key in upstream(specs, "esci_gemma/live"))
 
 
+def test_names_wait_for_the_tree_that_they_tell(specs):
+    # Of their own: in the job of a minor revision no other asset stands between the two.
+    assert "taxonomy" in {dep.asset_key.to_user_string() for dep in specs["esci/prefix_names"].deps}
+
+
 def test_a_third_flavour_is_one_entry_in_the_settings():
     env = {
         "SID_FLAVOURS__BOTH__DESCRIPTION": "both views joined",

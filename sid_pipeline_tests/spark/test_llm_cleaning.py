@@ -22,6 +22,7 @@ from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import CLEANED_ATTRIBUTES, CLEANING_CALLS, SNAPSHOT_CLEANINGS
 from sid_pipeline.settings import load_settings
 from sid_pipeline_tests.llm_server import KEY, running
+from sid_pipeline_tests.webhook import webhook
 
 pytestmark = pytest.mark.slow  # nine nights in Spark
 
@@ -89,9 +90,17 @@ def server():
 
 
 @pytest.fixture(scope="module")
-def warehouse(folder, server, spark):
+def told():
+    """Address of a webhook, and the alerts that it got."""
+    with webhook() as (address, got, _):
+        yield address, got
+
+
+@pytest.fixture(scope="module")
+def warehouse(folder, server, told, spark):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GEMINI_API_KEY", KEY)
+        patch.setenv("SID_ALERTS__WEBHOOK", told[0])
         patch.setenv("SID_SETTINGS", str(folder / "sid.toml"))
         (folder / "sid.toml").write_text(SETTINGS.replace("[cleaning]", f'[cleaning]\nbase_url = "{server.url}"'))
         yield Warehouse(load_settings())
@@ -146,13 +155,16 @@ def test_a_rerun_of_the_night_tries_again_too(warehouse, server):
     assert set(cleanings(warehouse, DAYS[1]).values()) == {None}
 
 
-def test_without_a_key_nothing_is_called_and_the_sentence_says_so(warehouse, server, monkeypatch):
+def test_without_a_key_nothing_is_called_and_a_person_is_told(warehouse, server, told, monkeypatch):
+    assert not told[1], "an outage mends itself"
     monkeypatch.delenv("GEMINI_API_KEY")
     before = sum(server.calls.values())
     result = materialise(warehouse, DAYS[3])
     assert result.success and sum(server.calls.values()) == before
     [check] = [e for e in result.get_asset_check_evaluations() if e.check_name == "provider"]
     assert "GEMINI_API_KEY is not set" in check.description
+    [alert] = told[1]
+    assert alert["kind"] == "cleaning" and "GEMINI_API_KEY is not set" in json.dumps(alert)
     assert [reason for reason in cleanings(warehouse, DAYS[3]).values() if reason]
 
 
