@@ -52,7 +52,7 @@ def evaluation_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
         "residual k-means, the category-prefix id and random codes. A self-contained HTML page, and headline "
         "figures that Dagster plots release by release.",
         {"numpy", "html"},
-        code_version="3",
+        code_version="4",
         check_specs=[
             dg.AssetCheckSpec(DRIFT, asset=dg.AssetKey([flavour.name, REPORT]), description=DESCRIPTION, blocking=False)
         ],
@@ -326,11 +326,12 @@ def _report(
     return Outcome(
         data_version=digest(measured),
         metadata={
-            **headline,
+            "at a glance": markdown_table(result.glance()),
+            "page": (folder / "report.html").as_uri(),
             "near-duplicates by level": share_by_level(kept),
             "use of the codes": code_usage(measured["code_counts"]),
             "report": Markdown(result.to_markdown()),
-            "page": (folder / "report.html").as_uri(),
+            **headline,
         },
         facts={
             "headline": headline,

@@ -288,8 +288,6 @@ def _train(warehouse: Warehouse, flavour: Flavour, release: Release, inputs: dic
         data_version=codebook.id,
         metadata={
             "codebook": codebook.id,
-            **{name: value for name, value in _flat(codebook.manifest["metrics"]).items()},
-            **_flat(codebook.manifest.get("aligned", {})),
             "loss by term": loss_curves(codebook.history),
             "validations": markdown_table(
                 [
@@ -298,6 +296,8 @@ def _train(warehouse: Warehouse, flavour: Flavour, release: Release, inputs: dic
                     if "held_out_relative_error" in row
                 ]
             ),
+            **_flat(codebook.manifest["metrics"]),
+            **_flat(codebook.manifest.get("aligned", {})),
             "manifest": codebook.manifest,
         },
         facts={"codebook_id": codebook.id, "folder": folder.relative_to(warehouse.state).as_posix()},

@@ -43,6 +43,15 @@ TABLE_LABELS = {
     RANDOM_CODES: "random codes",
 }
 SCHEMA_VERSION = 1
+_GLANCE = (
+    "distinct_share",
+    "share90_l1",
+    "share90_l2",
+    "share90_l3",
+    "rel_mse",
+    "ami_l2_leaf",
+    "error_propagation_top",
+)
 
 
 @dataclass(frozen=True)
@@ -149,6 +158,22 @@ class Report:
         if different is None:
             different = self.data["different_texts"]["items"]
         return {**out, "items_same_sid_different_text": float(different)}
+
+    def glance(self) -> list[dict[str, str]]:
+        """The few figures to look at first, a row each: ours, the live release's and those of residual k-means."""
+        by_key = {figure.key: figure for figure in figures(self.data)}
+        return [
+            {
+                "figure": by_key[key].label,
+                **{
+                    TABLE_LABELS.get(name, name): shown(by_key[key], by_key[key].pick(table))
+                    for name, table in self.data["tables"].items()
+                    if name not in (CATEGORY_PREFIX, RANDOM_CODES)
+                },
+            }
+            for key in _GLANCE
+            if key in by_key
+        ]
 
     def to_markdown(self) -> str:
         """A short report: figures beside the baselines, samples, and the worst products."""

@@ -90,6 +90,10 @@ def test_report_is_json_and_puts_the_baselines_beside(catalogue):
     json.dumps(data, allow_nan=False)
     assert list(data["tables"]) == ["ours", "live r0", "residual_kmeans", "category_prefix", "random_codes"]
     assert all(isinstance(value, float) and math.isfinite(value) for value in report.headline().values())
+    glance = {row["figure"]: row for row in report.glance()}
+    row = glance["AMI, L1..L2 with the leaf categories"]
+    assert list(row)[1:] == ["this release", "live r0", "residual k-means"]
+    assert row["this release"] == "1.000" and float(row["residual k-means"]) < 1
     # The codes are the categories, so they agree with them fully.
     assert report.headline()["ami_l1_top"] == pytest.approx(1)
     assert report.headline()["fragmentation_l2"] == pytest.approx(1)
