@@ -40,22 +40,21 @@ VARIANTS: dict[str, dict[str, str]] = {
 class TorchMatrix(np.ndarray):
     """A matrix whose product with what stands left of it is made by torch."""
 
-    def __rmatmul__(self, left: np.ndarray) -> np.ndarray:
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, left: Any, right: Any, out: Any) -> np.ndarray:
         import torch
 
-        return torch.matmul(
-            torch.from_numpy(np.ascontiguousarray(left)), torch.from_numpy(self.view(np.ndarray))
-        ).numpy()
+        assert ufunc is np.matmul and right is self, ufunc
+        made = torch.matmul(torch.from_numpy(np.ascontiguousarray(left)), torch.from_numpy(self.view(np.ndarray)))
+        out[0][:] = made.numpy()
+        return out[0]
 
 
 def with_torch(book: Codebook) -> Codebook:
     """A codebook whose float32 products are torch's; the float64 recheck stays numpy's."""
     engine = book._engine(np.float32)
-    for name in ("front", "keys"):
-        if hasattr(engine, name):
-            setattr(engine, name, getattr(engine, name).view(TorchMatrix))
+    engine.front, engine.keys = engine.front.view(TorchMatrix), engine.keys.view(TorchMatrix)
     engine.word_scores = [words.view(TorchMatrix) for words in engine.word_scores]
-    engine.deeper = [(weight.view(TorchMatrix), bias) for weight, bias in engine.deeper]
+    engine.deeper = [weight.view(TorchMatrix) for weight in engine.deeper]
     return book
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +24,7 @@ from sid_pipeline.rqvae import Codebook
 from sid_pipeline.schemas import SEMANTIC_IDS
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import Column, DataFrame
 
 SLICE = ("flavour", "release")
 NO_TEXT = "no text of this product was embedded"
@@ -150,53 +150,88 @@ class Assigner:
         """
         from pyspark.sql import functions as F
 
-        with _kept(self._differences(catalogue, current), True) as differences:
-            touched = differences.count()
-            if not touched:
-                yield differences, 0
+        with _kept(self._suspects(catalogue, current), True) as suspects:
+            number = suspects.count()
+            if not number:
+                yield current.limit(0), 0
                 return
-            few = touched <= FEW
-            ids = differences.select("product_id")
-            old = current.join(F.broadcast(ids) if few else ids, "product_id", "left_semi")
-            old = old.select("product_id", F.struct(*old.columns).alias("old"))
-            frame = differences.join(old, "product_id", "left")
-            same_text = F.col("text_hash") == F.col("old.text_hash")
-            keeps = F.coalesce(F.col("gone") | (same_text & F.col("old.base_sid").isNotNull()), F.lit(False))
-            frame = frame.withColumn("keeps", keeps)
-            coded = self._coded(catalogue, frame.where(~F.col("keeps")), few)
-            with (
-                _kept(self._changed_rows(frame, coded), True) as rows,
-                _kept(self._published(catalogue, rows, current), self.policy.kind != "share") as published,
-            ):
-                yield published, published.count()
+            few = number <= FEW
+
+            def narrowed(frame: DataFrame) -> DataFrame:
+                keys = F.broadcast(suspects) if few else suspects
+                return frame.join(keys, F.xxhash64(frame["product_id"]) == keys["key"], "left_semi")
+
+            near = replace(
+                catalogue, products=narrowed(catalogue.products), embedded=[narrowed(e) for e in catalogue.embedded]
+            )
+            with _kept(self._differences(near, narrowed(current)), True) as differences:
+                coded = self._coded(near, differences.where(~F.col("keeps")), few)
+                with (
+                    _kept(self._changed_rows(differences, coded), True) as rows,
+                    _kept(self._published(near, rows, current), self.policy.kind != "share") as published,
+                ):
+                    yield published, published.count()
 
     @property
     def _hashes(self) -> list[str]:
         return [f"hash_{i}" for i in range(len(self.weights))]
 
+    def _suspects(self, catalogue: Catalogue, current: DataFrame) -> DataFrame:
+        """`key`, the xxhash64 of its id, of every product whose row may have to change; of few others.
+
+        The whole catalogue is read for this alone, and only 64-bit numbers are moved: every source contributes a hash
+        of what it says of a product, the slice one of what it was made from, and where nothing changed their xor is
+        zero. A change is overlooked when hashes that differ cancel out: once in 2^64 changes.
+        """
+        from pyspark.sql import functions as F
+
+        def told(name: str, text: Column) -> Column:
+            """A hash of what is said; 0 where nothing is."""
+            said = F.xxhash64(F.lit(name), F.col("product_id"), text)
+            return F.when(F.coalesce(text, F.lit("")) == "", F.lit(0)).otherwise(said)
+
+        def contribution(frame: DataFrame, value: Column) -> DataFrame:
+            return frame.select(F.xxhash64("product_id").alias("key"), value.alias("said"))
+
+        here, parts = F.xxhash64(F.lit("here"), F.col("product_id")), [F.col("text_hash")]
+        if len(self._hashes) > 1:
+            split = F.split("text_hash", "[+]")
+            parts = [F.get(split, F.lit(i)) for i in range(len(self._hashes))]
+        # One without a SID is looked at every night: its vector may have come.
+        was = (
+            F.when(F.col("base_sid").isNull(), F.lit(1))
+            .otherwise(here)
+            .bitwiseXOR(told("source", F.col("source_hash")))
+        )
+        for name, part in zip(self._hashes, parts, strict=True):
+            was = was.bitwiseXOR(told(name, part))
+        is_there = here.bitwiseXOR(told("source", F.col("text_hash")))
+        said = contribution(catalogue.products, is_there)
+        for name, texts in zip(self._hashes, catalogue.embedded, strict=True):
+            said = said.unionAll(contribution(texts, told(name, F.col("text_hash"))))
+        said = said.unionAll(contribution(current.where("withdrawn_on IS NULL"), was))
+        return said.groupBy("key").agg(F.bit_xor("said").alias("said")).where("said != 0").select("key")
+
     def _differences(self, catalogue: Catalogue, current: DataFrame) -> DataFrame:
-        """Products whose row may have to change: product_id, source_hash, text_hash, hash_0, ... and gone."""
+        """Products whose row may have to change: product_id, source_hash, text_hash, hash_0, ..., `old`, its row in
+        the slice, `gone`, whether the snapshot lacks it, and `keeps`, whether what was coded then still holds."""
         from pyspark.sql import functions as F
 
         now = catalogue.texts().select("product_id", "source_hash", *self._hashes, "text_hash")
-        was = current.select(
-            "product_id",
-            F.col("text_hash").alias("was_text"),
-            F.col("source_hash").alias("was_source"),
-            F.col("withdrawn_on").isNotNull().alias("was_gone"),
-            F.col("base_sid").isNull().alias("was_missing"),
-        )
-        gone = F.col("text_hash").isNull()
+        old, gone = F.col("old"), F.col("text_hash").isNull()
+        was_gone, same_text = old["withdrawn_on"].isNotNull(), F.col("text_hash") == old["text_hash"]
         differs = (
-            (F.col("text_hash") != F.col("was_text"))
-            | ~F.col("source_hash").eqNullSafe(F.col("was_source"))
-            | F.col("was_gone")
-            | F.col("was_missing")
+            old.isNull()
+            | ~same_text
+            | ~F.col("source_hash").eqNullSafe(old["source_hash"])
+            | was_gone
+            | old["base_sid"].isNull()
         )
+        keeps = F.coalesce(gone | (same_text & old["base_sid"].isNotNull()), F.lit(False))
         return (
-            now.join(was, "product_id", "full_outer")
-            .where(F.when(gone, ~F.col("was_gone")).otherwise(F.col("was_text").isNull() | differs))
-            .select("product_id", "source_hash", *self._hashes, "text_hash", gone.alias("gone"))
+            now.join(current.select("product_id", F.struct(*current.columns).alias("old")), "product_id", "full_outer")
+            .where(F.when(gone, ~was_gone).otherwise(differs))
+            .withColumns({"gone": gone, "keeps": keeps})
         )
 
     def _coded(self, catalogue: Catalogue, texts: DataFrame, few: bool | None) -> DataFrame:
@@ -222,7 +257,7 @@ class Assigner:
         return vectors.select(*columns).mapInArrow(code_batches(self.codebook, list(self.weights)), CODED_DDL)
 
     def _changed_rows(self, frame: DataFrame, coded: DataFrame) -> DataFrame:
-        """`frame`, differences with `old` and `keeps`, as rows of SEMANTIC_IDS without those that stay as they were."""
+        """`frame`, of `_differences`, as rows of SEMANTIC_IDS without those that stay as they were."""
         from pyspark.sql import functions as F
 
         keeps, gone, old = F.col("keeps"), F.col("gone"), F.col("old")

@@ -143,26 +143,37 @@ class Codebook:
         n = len(vectors)
         out = Quantised(np.empty((n, self.levels), np.int32), np.empty(n, np.float32), np.empty(n, np.float32))
         engine = self._engine(np.float32)
+        scratch = _Scratch(engine, min(n, _ROWS))
         for start in range(0, n, _ROWS):
             rows = slice(start, min(start + _ROWS, n))
-            part = np.asarray(vectors[rows], dtype=np.float32)
-            z = engine.latent(part)
+            z = engine.latent(vectors[rows], scratch)
             if not np.isfinite(z).all():
                 row = int(np.argmin(np.isfinite(z).all(axis=1)))
-                fault = "holds values too large for float32" if np.isfinite(part[row]).all() else "holds NaN or Inf"
+                finite = np.isfinite(np.asarray(vectors[start + row], np.float32)).all()
+                fault = "holds values too large for float32" if finite else "holds NaN or Inf"
                 raise CodebookError(f"Row {start + row} {fault}; embed that product again before encoding.")
-            codes, distance, margin = engine.quantise(z, tie=0.0)
-            near = np.flatnonzero(margin <= self._config["margin_bound"])
-            if len(near):
-                double = self._engine(np.float64)
-                exact = double.quantise(double.latent(part[near].astype(np.float64)), tie=_TIE)
-                codes[near], distance[near], margin[near] = exact
-            out.codes[rows], out.distance[rows], out.margin[rows] = codes, distance, margin
+            out.codes[rows], out.distance[rows], out.margin[rows] = engine.quantise(z, scratch, tie=0.0)
+        # All at once: double precision by single rows would read the whole codebook for each.
+        near = np.flatnonzero(out.margin <= self._config["margin_bound"])
+        if len(near):
+            double = self._engine(np.float64)
+            scratch = _Scratch(double, min(len(near), _ROWS))
+            for start in range(0, len(near), _ROWS):
+                part = near[start : start + _ROWS]
+                # What stands in float32 is what was given: the codes are those of the vector at that precision.
+                z = double.latent(np.asarray(vectors[part], np.float32), scratch)
+                out.codes[part], out.distance[part], out.margin[part] = double.quantise(z, scratch, tie=_TIE)
         return out
 
     def latent(self, x: ArrayLike) -> NDArray[np.float32]:
         """Latent vectors (N, D) of x (N, d), before quantisation."""
-        return self._engine(np.float32).latent(np.asarray(x, dtype=np.float32))
+        vectors = np.asarray(x)
+        engine = self._engine(np.float32)
+        z = np.empty((len(vectors), self.latent_dim), np.float32)
+        scratch = _Scratch(engine, min(len(vectors), _ROWS))
+        for start in range(0, len(vectors), _ROWS):
+            z[start : start + _ROWS] = engine.latent(vectors[start : start + _ROWS], scratch)
+        return z
 
     def decode(self, codes: ArrayLike) -> NDArray[np.float32]:
         """Vectors (N, d) float32 of codes (N, levels): the reconstruction of the products that carry them."""
@@ -277,91 +288,133 @@ class Codebook:
 
 
 class _Engine:
-    """The formulas of inference in one precision, their constant factors multiplied out once."""
+    """The formulas of inference in one precision, their constant factors multiplied out once.
+
+    What is to be added to a product is one more row of its matrix, which meets a column of ones in the scratch: a
+    bias or a norm costs no pass of its own.
+    """
 
     def __init__(self, arrays: Arrays, snapped: int, dtype: type[np.floating[Any]]) -> None:
         a = {name: v if name in INTEGERS else v.astype(dtype, copy=False) for name, v in arrays.items()}
         self.mean, self.snapped = a["mean"], snapped
         depth = sum(name.startswith("encoder.weight.") for name in a)
         layers = [(a[f"encoder.weight.{i}"], a[f"encoder.bias.{i}"]) for i in range(depth)]
-        # The linear path and the MLP's first layer read x in one product.
-        self.front = np.hstack([a["encoder.linear"], *(w for w, _ in layers[:1])])
-        self.hidden_bias = layers[0][1] if layers else None
-        self.deeper = layers[1:]
         self.latent_dim, self.dtype = a["encoder.linear"].shape[1], dtype
+        # The linear path and the MLP's first layer read x in one product.
+        biased = [np.vstack([weight, bias]) for weight, bias in layers]
+        linear = np.vstack([a["encoder.linear"], np.zeros(self.latent_dim, dtype)])
+        self.front, self.deeper = np.hstack([linear, *biased[:1]]), biased[1:]
         words = a["codewords"]
         self.levels, self.codewords = len(words), words
-        self.word_scores = [np.ascontiguousarray(-2 * w.T) for w in words]
-        self.word_norms = [np.einsum("kd,kd->k", w, w) for w in words]
+        norms = [np.einsum("kd,kd->k", w, w) for w in words]
+        self.word_scores = [np.vstack([-2 * w.T, norm]) for w, norm in zip(words, norms, strict=True)]
+        self.word_size = [norm.max() + _TINY for norm in norms]
         if snapped:
-            self.keys, self.offset = -a["prototype.keys"], -a["prototype.offset"]
-            self.key_size = np.sqrt(np.einsum("dk,dk->k", self.keys, self.keys).max())
-            self.offset_size = np.abs(self.offset).max()
+            self.keys = np.vstack([-a["prototype.keys"], -a["prototype.offset"]])
+            self.key_size = np.sqrt(np.einsum("dk,dk->k", self.keys[:-1], self.keys[:-1]).max())
+            self.offset_size = np.abs(self.keys[-1]).max() + _TINY
             self.paths, self.start, self.means = a["prototype.paths"], a["cell.start"], a["cell.means"]
             self.cells = np.diff(self.start)
             self.cell_codes = a.get("cell.codes")
 
-    def latent(self, x: NDArray[Any]) -> NDArray[Any]:
-        """Latents (n, D) of x (n, d)."""
-        both = (x - self.mean) @ self.front
-        z = both[:, : self.latent_dim]
-        if self.hidden_bias is not None:
-            h = both[:, self.latent_dim :]
-            h += self.hidden_bias
-            if self.deeper:
-                np.maximum(h, 0, out=h)
-                h = _mlp(h, self.deeper)
-            z += h
-        return z
+    def latent(self, x: NDArray[Any], scratch: _Scratch) -> NDArray[Any]:
+        """Latents (n, D) of x (n, d), in the scratch's `z`."""
+        n, z = len(x), scratch.z[: len(x), : self.latent_dim]
+        np.subtract(x, self.mean, out=scratch.x[:n, :-1], dtype=self.dtype, casting="same_kind")
+        both = scratch.front[:n]
+        np.matmul(scratch.x[:n], self.front, out=both[:, :-1])
+        h, linear = both[:, self.latent_dim :], both[:, : self.latent_dim]
+        if h.shape[1] == 1:
+            z[:] = linear
+            return z
+        for weight, out in zip(self.deeper, scratch.hidden, strict=True):
+            np.maximum(h, 0, out=h)  # the ones stay
+            np.matmul(h, weight, out=out[:n, :-1])
+            h = out[:n]
+        return np.add(linear, h[:, :-1], out=z)
 
-    def quantise(self, z: NDArray[Any], tie: float) -> tuple[NDArray[np.int32], NDArray[Any], NDArray[Any]]:
-        """Codes (n, levels), distance (n,) and margin (n,) of latents z; leads below `tie` count as ties."""
+    def quantise(
+        self, z: NDArray[Any], scratch: _Scratch, tie: float
+    ) -> tuple[NDArray[np.int32], NDArray[Any], NDArray[Any]]:
+        """Codes (n, levels), distance (n,) and margin (n,) of latents that `latent` left in the scratch; leads below
+        `tie` count as ties."""
         n = len(z)
         codes = np.empty((n, self.levels), np.int32)
         margin = np.full(n, np.inf, self.dtype)
-        rest = z
+        rest = scratch.rest[:n, : self.latent_dim]
+        size = np.einsum("nd,nd->n", z, z)
         if self.snapped:
-            prototype = self._prototype(z, margin, tie)
-            cell = self._cell(z, prototype, margin, tie)
+            prototype = self._prototype(scratch, size, margin, tie)
+            cell = self._cell(z, scratch, prototype, size, margin, tie)
             codes[:, : self.paths.shape[1]] = self.paths[prototype]
             if self.cell_codes is not None:
                 codes[:, 2] = self.cell_codes[cell]
-            rest = z - self.means[cell]
+            np.subtract(z, scratch.picked(self.means, cell), out=rest)
+            size = np.einsum("nd,nd->n", rest, rest)
+        else:
+            rest[:] = z
         for level in range(self.snapped, self.levels):
-            scores = rest @ self.word_scores[level]
-            scores += self.word_norms[level]
-            scale = np.einsum("nd,nd->n", rest, rest)
-            scale += self.word_norms[level].max() + _TINY
-            code = _lowest(scores, scale, margin, tie)
+            scores = np.matmul(
+                scratch.rest[:n], self.word_scores[level], out=scratch.scores(n, self.codewords.shape[1])
+            )
+            code = _lowest(scores, size + self.word_size[level], margin, tie)
             codes[:, level] = code
-            rest = rest - self.codewords[level][code]
-        return codes, np.einsum("nd,nd->n", rest, rest), margin
+            rest -= scratch.picked(self.codewords[level], code)
+            size = np.einsum("nd,nd->n", rest, rest)
+        return codes, size, margin
 
-    def _prototype(self, z: NDArray[Any], margin: NDArray[Any], tie: float) -> NDArray[np.int64]:
-        scores = z @ self.keys
-        scores += self.offset
-        scale = np.sqrt(np.einsum("nd,nd->n", z, z))
-        scale *= self.key_size
-        scale += self.offset_size + _TINY
-        return _lowest(scores, scale, margin, tie)
+    def _prototype(self, scratch: _Scratch, size: NDArray[Any], margin: NDArray[Any], tie: float) -> NDArray[np.int64]:
+        n = len(size)
+        scores = np.matmul(scratch.z[:n], self.keys, out=scratch.scores(n, self.keys.shape[1]))
+        return _lowest(scores, np.sqrt(size) * self.key_size + self.offset_size, margin, tie)
 
     def _cell(
-        self, z: NDArray[Any], prototype: NDArray[np.int64], margin: NDArray[Any], tie: float
+        self,
+        z: NDArray[Any],
+        scratch: _Scratch,
+        prototype: NDArray[np.int64],
+        size: NDArray[Any],
+        margin: NDArray[Any],
+        tie: float,
     ) -> NDArray[np.int64]:
         """Index of the nearest mean among the cells of each row's prototype."""
         first, count = self.start[prototype], self.cells[prototype]
-        most = int(count.max())
+        fewest, most = int(count.min()), int(count.max())
         if most == 1:
             return first
         scores = np.full((len(z), most), np.inf, self.dtype)
         for j in range(most):
-            rows = np.flatnonzero(count > j)
-            gap = self.means[first[rows] + j]
+            rows = slice(None) if j < fewest else np.flatnonzero(count > j)
+            gap = scratch.picked(self.means, first[rows] + j)
             gap -= z[rows]
             scores[rows, j] = np.einsum("nd,nd->n", gap, gap)
-        best = scores.min(axis=1)
-        scale = best + np.einsum("nd,nd->n", z, z) + _TINY
-        return first + _lowest(scores, scale, margin, tie)
+        return first + _lowest(scores, scores.min(axis=1) + size + _TINY, margin, tie)
+
+
+class _Scratch:
+    """Buffers for up to `rows` rows, made once a call: a product into fresh memory costs twice as much."""
+
+    def __init__(self, engine: _Engine, rows: int) -> None:
+        def beside_ones(width: int) -> NDArray[Any]:
+            buffer = np.empty((rows, width + 1), engine.dtype)
+            buffer[:, -1] = 1
+            return buffer
+
+        self.x, self.front = beside_ones(len(engine.mean)), beside_ones(engine.front.shape[1])
+        self.hidden = [beside_ones(weight.shape[1]) for weight in engine.deeper]
+        self.z, self.rest = beside_ones(engine.latent_dim), beside_ones(engine.latent_dim)
+        self._picked = np.empty((rows, engine.latent_dim), engine.dtype)
+        widest = max([engine.codewords.shape[1], *([engine.keys.shape[1]] if engine.snapped else [])])
+        self._scores = np.empty(rows * widest, engine.dtype)
+
+    def scores(self, rows: int, width: int) -> NDArray[Any]:
+        """A buffer (rows, width) without gaps."""
+        return self._scores[: rows * width].reshape(rows, width)
+
+    def picked(self, table: NDArray[Any], index: NDArray[Any]) -> NDArray[Any]:
+        """Rows of a table (M, D), in a buffer that the next call overwrites."""
+        # In `raise` mode numpy copies once more, lest the buffer be half written.
+        return np.take(table, index, axis=0, out=self._picked[: len(index)], mode="clip")
 
 
 def _lowest(scores: NDArray[Any], scale: NDArray[Any], margin: NDArray[Any], tie: float) -> NDArray[np.int64]:
