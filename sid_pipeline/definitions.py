@@ -19,6 +19,7 @@ from sid_pipeline.assets.relevance import relevance_assets
 from sid_pipeline.assets.snapshot import snapshot_assets
 from sid_pipeline.assets.taxonomy import taxonomy_assets
 from sid_pipeline.assets.training import training_assets
+from sid_pipeline.automation import build_automation_sensors, keep_up
 from sid_pipeline.console import console
 from sid_pipeline.jobs import build_jobs
 from sid_pipeline.operations import build_operations
@@ -43,7 +44,7 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         assets += assignment_assets(flavour)
         assets += evaluation_assets(flavour)
         assets += publication_assets(flavour)
-    return [*assets, *comparison_assets(flavours)]
+    return keep_up(settings, [*assets, *comparison_assets(flavours)])
 
 
 def build_definitions(settings: Settings, overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -62,7 +63,7 @@ def build_definitions(settings: Settings, overrides: Mapping[str, Any] | None = 
         executor=dg.in_process_executor if in_process else dg.multiprocess_executor.configured(steps),
         jobs=[*jobs.values(), *build_operations()],
         schedules=build_schedules(settings, jobs),
-        sensors=build_sensors(settings, jobs),
+        sensors=[*build_sensors(settings, jobs), *build_automation_sensors(settings)],
         loggers={"console": console},
     )
 

@@ -34,9 +34,9 @@ UNFINISHED = [
 def build_sensors(settings: Settings, jobs: Mapping[str, Job]) -> list[dg.SensorDefinition]:
     """All sensors.
 
-    sids_follow_snapshot, sids_follow_failed_snapshot: when the last of the snapshot runs ends, refresh the SIDs of
-        every served release. Failed runs count too: what failed for one flavour does not hold back another, and a
-        flavour whose newest complete snapshot is the one it stands on is left as it is.
+    sids_follow_snapshot, sids_follow_failed_snapshot: when the last of the runs that bring a day up to date ends,
+        refresh the SIDs of every served release. Failed runs count too: what failed for one flavour does not hold
+        back another, and a flavour whose newest complete snapshot is the one it stands on is left as it is.
     late_nights: take nights whose catalogue came late, or that were missed.
     tell_of_failures: an alert for each failed run.
     tell_of_age: an alert for a night that is late, and for live SIDs that stand on old data, each told once.
@@ -61,12 +61,13 @@ def _follow(settings: Settings, jobs: Mapping[str, Job], name: str, status: dg.D
     @dg.run_status_sensor(
         name=name,
         run_status=status,
-        monitored_jobs=[jobs[SNAPSHOT_REFRESH]],
         request_job=jobs[SID_REFRESH],
         default_status=_status(settings),
         description="After the last of the snapshot runs, refresh the SIDs of every served release at the newest.",
     )
     def sids_follow_snapshot(context: dg.RunStatusSensorContext, warehouse: dg.ResourceParam[Warehouse]):
+        if not _is_of_a_night(context.dagster_run):
+            return dg.SkipReason("not a run of the snapshot plane")
         if others := _unfinished_nights(context.instance):
             return dg.SkipReason(f"{len(others)} more snapshot run(s) are under way; the last one is followed")
         served = [release.release for release in served_releases(warehouse.tables)]
@@ -78,10 +79,17 @@ def _follow(settings: Settings, jobs: Mapping[str, Job], name: str, status: dg.D
     return sids_follow_snapshot
 
 
+def _is_of_a_night(run: dg.DagsterRun) -> bool:
+    """Whether a run brings a day up to date: the night's job, or a person's or a condition's run of a day's vectors."""
+    if run.job_name == SNAPSHOT_REFRESH:
+        return True
+    return any(key.path[-1].endswith("_embeddings") for key in run.asset_selection or ())
+
+
 def _unfinished_nights(instance: dg.DagsterInstance) -> set[str]:
-    """Days that a snapshot run is waiting or working for."""
-    runs = instance.get_runs(dg.RunsFilter(job_name=SNAPSHOT_REFRESH, statuses=UNFINISHED))
-    return {run.tags.get(PARTITION_TAG, "") for run in runs}
+    """Days that a run of the snapshot plane is waiting or working for."""
+    runs = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
+    return {run.tags.get(PARTITION_TAG, "") for run in runs if _is_of_a_night(run)}
 
 
 def _late_nights(settings: Settings, jobs: Mapping[str, Job]) -> dg.SensorDefinition:

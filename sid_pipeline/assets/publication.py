@@ -1,6 +1,7 @@
 """Making SIDs available: the immutable publication, and the pointer that names the live one."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -18,6 +19,7 @@ from sid_pipeline.receipts import Receipt
 from sid_pipeline.releases import need_release
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import ACTIVE, OFFERS, SEMANTIC_IDS
+from sid_pipeline.settings import Settings
 
 PUBLICATION, LIVE = "publication", "live"
 GATES = {
@@ -39,6 +41,7 @@ def publication_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
         "manifest of hashes written last.",
         {"spark", "parquet"},
         snapshot_deps=[OFFERS.name],
+        freshness_policy=_freshness(flavour.settings),
     )
     def publication(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         release = context.partition_key
@@ -104,6 +107,15 @@ def publication_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
         )
 
     return [publication, live]
+
+
+def _freshness(settings: Settings) -> dg.FreshnessPolicy:
+    """A publication every night, as late as its input may be; failing when readers would be told that theirs is old."""
+    late = timedelta(minutes=settings.alerts.late_after_minutes)
+    return dg.FreshnessPolicy.time_window(
+        warn_window=timedelta(days=1) + late,
+        fail_window=timedelta(days=settings.alerts.stale_after_days) + 2 * late,
+    )
 
 
 def _refuse_failed(assigned: Receipt) -> None:
