@@ -101,10 +101,19 @@ def show(what: str, release: str | None, flavour: str | None, as_prefix: bool, l
 @main.command()
 def status() -> None:
     """What is live and served, what it stands on, what blocks, and what to do next."""
+    import dagster as dg
+
+    from sid_pipeline.definitions import build_definitions
     from sid_pipeline.resources.warehouse import Warehouse
+    from sid_pipeline.run import home
+    from sid_pipeline.running import what_runs
     from sid_pipeline.show import show_status
 
-    click.echo(show_status(Warehouse(_settings())))
+    settings = _settings()
+    home(settings)
+    with dg.DagsterInstance.get() as instance:
+        running = what_runs(instance, build_definitions(settings))
+    click.echo(show_status(Warehouse(settings), running))
 
 
 @main.command()

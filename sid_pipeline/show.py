@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 
 from sid_pipeline.cleaning.schema import RESERVED
@@ -89,8 +90,12 @@ def _drift(warehouse: Warehouse) -> list[str]:
     return lines or ["drift: none"]
 
 
-def show_status(warehouse: Warehouse) -> str:
-    """Served and live releases, the age of what they stand on, what blocks, and the next action."""
+def show_status(warehouse: Warehouse, running: Sequence[str] = ()) -> str:
+    """Served and live releases, the age of what they stand on, what blocks, and the next action.
+
+    Args:
+        running: lines on what runs by itself, see `running.what_runs`.
+    """
     settings = warehouse.settings
     days = warehouse.receipts.partitions("products")
     lines = [f"snapshots: {len(days)}{f', newest {days[-1]}' if days else ''}"]
@@ -141,7 +146,6 @@ def show_status(warehouse: Warehouse) -> str:
         lines += ["", *table(rows)]
     lines += ["", *([f"blocked: {text}" for text in blocked] or ["blocked: nothing"])]
     lines += _drift(warehouse)
-    on = settings.orchestration.automation
-    lines.append(f"schedules and sensors: {'start by themselves' if on else 'off unless switched on in the UI'}")
+    lines += running
     lines.append(f"next: {actions[0] if actions else 'nothing to do; sid run --snapshot DAY takes the next night'}")
     return "\n".join(lines)

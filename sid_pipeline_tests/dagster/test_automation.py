@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.partitions.context import partition_loading_context
 
 from sid_pipeline.definitions import build_definitions
 from sid_pipeline.partitions import releases
@@ -63,10 +64,11 @@ class World:
         )
         self.cursor = result.cursor
         asked = {}
-        for found in result.results:
-            partitions = set(found.true_subset.expensively_compute_partition_keys())
-            if partitions and isinstance(found.key, dg.AssetKey):
-                asked[found.key.to_user_string()] = partitions
+        with partition_loading_context(self.now, self.instance):
+            for found in result.results:
+                partitions = set(found.true_subset.expensively_compute_partition_keys())
+                if partitions and isinstance(found.key, dg.AssetKey):
+                    asked[found.key.to_user_string()] = partitions
         return asked
 
 
