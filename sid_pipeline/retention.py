@@ -431,12 +431,20 @@ def megabytes(size: int) -> str:
 # Taking it away
 
 
-def take_away(warehouse: Warehouse, going: Plan, instance: dg.DagsterInstance | None = None) -> None:
+def take_away(
+    warehouse: Warehouse, going: Plan, instance: dg.DagsterInstance | None = None, *, but: str | None = None
+) -> None:
     """Take away what a plan names, then compact the tables. Done again after a crash, it goes on where it was.
 
-    The nights' cleaning and encoding wait meanwhile, but not for the compaction.
+    The nights' cleaning and encoding wait meanwhile, but not for the compaction. What is named by work that began since
+    the plan was made stays. Arguments as for `plan`.
     """
+    from sid_pipeline.run_history import delete_run, named_by_open_work
+
     state, tables = warehouse.state, warehouse.tables
+    if instance is not None:
+        named = named_by_open_work(instance, but)
+        going = replace(going, removals=tuple(removal for removal in going.removals if removal.name not in named))
     for release in going.names(RELEASE):
         clear(warehouse, release)
     _take_publications(warehouse, going.names(PUBLICATION))
@@ -463,8 +471,6 @@ def take_away(warehouse: Warehouse, going: Plan, instance: dg.DagsterInstance | 
             (state / name / "manifest.json").unlink(missing_ok=True)
             shutil.rmtree(state / name, ignore_errors=True)
     if instance is not None:
-        from sid_pipeline.run_history import delete_run
-
         for run_id in going.names(RUN):
             delete_run(instance, run_id)
     for spec in _tables(warehouse):

@@ -46,7 +46,7 @@ publications = 2
 def story(tmp_path_factory, spark) -> Iterator[Warehouse]:
     """Three nights of r1; r2 is built on the third, goes live, and has the fourth to itself."""
     folder = tmp_path_factory.mktemp("retention")
-    generate(folder / "data", products=200)
+    generate(folder / "data", products=300)
     (folder / "sid.toml").write_text(SETTINGS + KEPT, encoding="utf-8")
     for number, night in enumerate(NIGHTS[2:]):  # the two days of the sample by turns: products come and go
         shutil.copytree(folder / "data" / "catalogue" / (DAY1, DAY2)[number % 2], folder / "data/catalogue" / night)
@@ -112,7 +112,7 @@ def test_what_is_said_goes_and_nothing_else(story):
 def test_readers_open_what_is_live_and_every_kept_release(story):
     assert open_live(FLAVOUR, story.published).manifest["release"] == "r2"
     for release in ("r1", "r2"):
-        assert len(open_release(FLAVOUR, release, story.published)) > 150
+        assert len(open_release(FLAVOUR, release, story.published)) > 250
 
 
 def test_the_next_night_is_assigned_incrementally_for_both_releases(story):
@@ -147,7 +147,7 @@ def test_rollback_goes_back_to_the_night_before_and_to_the_release_before(story)
         rollback(story, FLAVOUR, **BY)
     pointer = read_pointer(story.store, FLAVOUR)
     assert (pointer["release"], pointer["as_of_snapshot"]) == ("r1", NIGHTS[2])
-    assert len(open_live(FLAVOUR, story.published)) > 150
+    assert len(open_live(FLAVOUR, story.published)) > 250
 
 
 def test_old_runs_go_but_for_those_that_last_made_what_is_kept(story, monkeypatch):
