@@ -40,7 +40,7 @@ def backfill(number: int, status: BulkActionStatus, instance: dg.DagsterInstance
     )._replace(status=status)
 
 
-def test_queued_runs_their_config_and_open_backfills_name_what_stays(tmp_path):
+def test_runs_to_come_their_config_and_open_backfills_name_what_stays(tmp_path):
     with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
         config = {"ops": {"refresh": {"config": {"as_of_snapshot": "2026-01-05"}}}}
 
@@ -49,7 +49,7 @@ def test_queued_runs_their_config_and_open_backfills_name_what_stays(tmp_path):
             job = sid_refresh if config else dg.GraphDefinition("empty").to_job()
             return instance.create_run_for_job(job, tags=tags, status=status, run_config=config or {}).run_id
 
-        run("r1", dg.DagsterRunStatus.QUEUED, config)
+        run("r1", dg.DagsterRunStatus.NOT_STARTED, config)
         started = run("2026-01-07", dg.DagsterRunStatus.STARTED)
         run("2026-01-08", dg.DagsterRunStatus.FAILURE)
         instance.add_backfill(backfill(1, BulkActionStatus.REQUESTED, instance))
