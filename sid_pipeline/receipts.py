@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from sid_pipeline.files import to_json, write_atomically
+from sid_pipeline.files import write_atomically
 from sid_pipeline.keys import check_key
 from sid_pipeline.settings import Settings
 
@@ -89,7 +89,8 @@ class Receipts:
     def put(self, receipt: Receipt) -> None:
         """Record a materialisation, replacing the one before."""
         path = self._path(receipt.asset, receipt.partition)
-        write_atomically(path, to_json(asdict(receipt)))
+        # Keys as given: metadata is shown again in the order in which a person is to read it.
+        write_atomically(path, json.dumps(asdict(receipt), indent=2, ensure_ascii=False) + "\n")
         path.with_suffix(MARK).unlink(missing_ok=True)
 
     def forget(self, asset: str, partition: str) -> None:

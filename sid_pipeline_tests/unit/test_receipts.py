@@ -24,9 +24,10 @@ def put(receipts, asset, partition, version="v1", **inputs):
 
 
 def test_a_receipt_comes_back_as_it_was(receipts):
-    receipt = Receipt("esci/codebook", "r1", {"a": [1, "é"]}, "v", {"id": "x"}, {"n": 1}, [{"name": "c"}])
+    receipt = Receipt("esci/codebook", "r1", {"a": [1, "é"]}, "v", "2", {"id": "x"}, {"n": 1, "a": 2}, [{"name": "c"}])
     receipts.put(receipt)
     assert receipts.get("esci/codebook", "r1") == receipt
+    assert list(receipts.need("esci/codebook", "r1").metadata) == ["n", "a"], "in the order to be read in"
     assert receipts.get("esci/codebook", "r2") is None
 
 
