@@ -164,6 +164,8 @@ def _review(warehouse: Warehouse, snapshot: str, limit: int) -> list[dict[str, A
             {**used_rows[row["text_hash"]], **row} for row in cleaned.to_pylist() if row["text_hash"] in used_rows
         ]
     doubtful = sorted(doubtful, key=lambda row: (row["confidence"], row["text_hash"]))[:limit]
+    if not doubtful:
+        return []
     hashes = [row["text_hash"] for row in doubtful]
     products = tables.arrow(
         PRODUCTS, ["text_hash", "product_id", "title"], pc.field("text_hash").isin(hashes), snapshot=snapshot

@@ -164,7 +164,8 @@ def beam_search(
         scores = scores - scores.max(axis=1, keepdims=True)
         scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
         edges, real = constraints.edges(states.ravel(), level)
-        following = constraints.codes[edges]
+        # What is not real is an edge of any level, whose code this level need not have.
+        following = np.where(real, constraints.codes[edges], 0)
         gained = np.where(real, np.take_along_axis(scores, following, axis=1), -np.inf)
         candidates = (total.reshape(-1, 1) + gained).reshape(batch, -1)
         width = edges.shape[1]

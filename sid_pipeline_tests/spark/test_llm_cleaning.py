@@ -24,6 +24,7 @@ from sid_pipeline.settings import load_settings
 from sid_pipeline_tests.llm_server import KEY, running
 from sid_pipeline_tests.webhook import webhook
 
+ROOT = str(Path(__file__).resolve().parents[2])
 pytestmark = pytest.mark.slow  # nine nights in Spark
 
 DAYS = ["2026-01-05", "2026-01-06", "2026-01-07", "2026-01-08"]
@@ -215,7 +216,7 @@ def test_a_kill_at_any_time_repays_at_most_the_requests_in_flight(tmp_path):
     catalogue(tmp_path, DAYS[0], range(number))
     with running(delay=0.15) as server:
         (tmp_path / "sid.toml").write_text(SETTINGS.replace("[cleaning]", f'[cleaning]\nbase_url = "{server.url}"'))
-        env = {**os.environ, "SID_SETTINGS": str(tmp_path / "sid.toml"), "GEMINI_API_KEY": KEY}
+        env = {**os.environ, "SID_SETTINGS": str(tmp_path / "sid.toml"), "GEMINI_API_KEY": KEY, "PYTHONPATH": ROOT}
         kills = 0
         while True:
             process = subprocess.Popen([sys.executable, "-c", KILLED, DAYS[0]], env=env, start_new_session=True)

@@ -42,19 +42,26 @@ class OpenAI:
 
     async def ask(self, request: Request) -> Answer:
         """Answer a request, or raise CallFailed."""
+        from openai.types.chat import ChatCompletion
+
         roles = ("user", "assistant")
         messages: list[Any] = [{"role": "system", "content": request.system}]
         messages += [{"role": roles[i % 2], "content": turn} for i, turn in enumerate(request.turns)]
-        more: dict[str, Any] = {}
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": messages,
+            "temperature": 0,
+            "max_tokens": request.max_output_tokens,
+        }
         if self._format == "json_schema":
             schema = {"name": "products", "schema": request.schema, "strict": True}
-            more["response_format"] = {"type": "json_schema", "json_schema": schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
         elif self._format == "json_object":
-            more["response_format"] = {"type": "json_object"}
+            body["response_format"] = {"type": "json_object"}
         try:
-            response = await self._client.chat.completions.create(
-                model=self.model, messages=messages, temperature=0, max_tokens=request.max_output_tokens, **more
-            )
+            # The client's own post: `chat.completions.create` walks its typed arguments key by key, which costs a
+            # quarter of a request.
+            response = await self._client.post("/chat/completions", cast_to=ChatCompletion, body=body)
         except Exception as error:
             raise _failed(error) from error
         if not getattr(response, "choices", None):

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sid_pipeline.publication.constraints import Constraints, beam_search
@@ -54,6 +54,7 @@ def test_the_dense_tables_say_what_the_sparse_rows_say(catalogue):
 
 
 @settings(max_examples=60, deadline=None)
+@example(([4, 2, 1, 1], [(2, 0, 0, 0), (2, 1, 0, 0), (3, 0, 0, 0)]), 1, 0)
 @given(catalogues(), st.integers(1, 50), st.integers(0, 2**32 - 1))
 def test_beam_search_with_enough_beams_ranks_all_sids_as_brute_force_does(catalogue, beams, seed):
     sizes, sids = catalogue
