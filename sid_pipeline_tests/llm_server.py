@@ -80,6 +80,7 @@ class LlmServer:
     keep_prompts: bool = True
     answer: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     reply: Callable[[str], str] | None = None  # to questions other than cleaning's: the first turn to an answer
+    log: Callable[[dict[str, Any]], None] | None = None  # gets every answer: the question's text, fault and tokens
     _random: random.Random = field(default_factory=lambda: random.Random(0))
 
     def fault(self, kind: str, times: int = 1, match: str = "") -> None:
@@ -299,7 +300,10 @@ class LlmServer:
             text = "Sure! Here is what I found: the product is nice."
         if fault == "truncated":
             text = text[: len(text) // 2]
-        return text, (len(prompt) // 4, len(text) // 4)
+        tokens = (len(prompt) // 4, len(text) // 4)
+        if self.log is not None:
+            self.log({"text": turns[0], "fault": fault, "tokens": tokens})
+        return text, tokens
 
 
 class _Busy:
