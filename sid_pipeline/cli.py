@@ -6,22 +6,35 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from sid_pipeline.commands.clean import clean_command
 from sid_pipeline.commands.judge import judge_command
+from sid_pipeline.commands.migrate import migrate_command
 from sid_pipeline.commands.promotion import promotion_commands
 from sid_pipeline.commands.release import release_commands
 from sid_pipeline.commands.retention import retention_command
 from sid_pipeline.commands.taxonomy import taxonomy_commands
+from sid_pipeline.migrations import StateError
 from sid_pipeline.receipts import MissingInput
 from sid_pipeline.settings import PROJECT_ROOT, Settings, SettingsError, load_settings
 
 SID_PATTERN = re.compile(r"^\d+(_\d+){0,3}$")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Commands that say in a sentence, and not in a traceback, that the state is another version's."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except StateError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--settings",
     "file",
@@ -177,6 +190,7 @@ main.add_command(clean_command(_settings))
 main.add_command(taxonomy_commands(_settings))
 main.add_command(release_commands(_settings))
 main.add_command(judge_command(_settings))
+main.add_command(migrate_command(_settings))
 main.add_command(retention_command(_settings))
 for _command in promotion_commands(_settings):
     main.add_command(_command)

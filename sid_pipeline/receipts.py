@@ -20,6 +20,7 @@ from filelock import FileLock
 
 from sid_pipeline.files import write_atomically
 from sid_pipeline.keys import check_key
+from sid_pipeline.migrations import mark
 from sid_pipeline.settings import Settings
 
 UNPARTITIONED = "all"
@@ -84,6 +85,7 @@ class Receipts:
 
     def begin(self, asset: str, partition: str) -> None:
         """Mark that the asset is being worked on; `put` takes the mark away."""
+        mark(self.folder.parent)
         write_atomically(self._path(asset, partition).with_suffix(MARK), "")
 
     def put(self, receipt: Receipt) -> None:

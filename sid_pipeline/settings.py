@@ -40,6 +40,7 @@ ENV_PREFIX = "SID_"
 RESERVED_ENV = {"SID_SETTINGS", "SID_CACHE_DIR", "SID_SHARED", "SID_LOG_DIR", "SID_CODE_PORT"}
 # Like the last two, read by deploy/production/*.yaml.
 RESERVED_PREFIX = "SID_PG_"
+SECRET_SETTINGS = {("alerts", "webhook"), ("alerts", "smtp_password")}
 
 
 class SettingsError(ValueError):
@@ -657,6 +658,7 @@ def load_settings(file: str | Path | None = None, env: Mapping[str, str] | None 
         raise SettingsError("'root' cannot be set: it is the folder of the settings file")
     _refuse_secrets(Settings, data, path)
     data = _merge(data, _from_env(env))
+    _refuse_credentials(data)
     # A partly given embedder or flavour keeps the other fields of the default of that name.
     for section, defaults in (("embedders", _default_embedders()), ("flavours", _default_flavours())):
         given = data.get(section, {})
@@ -679,7 +681,8 @@ def _from_env(env: Mapping[str, str]) -> dict[str, Any]:
             node = node.setdefault(step, {})
             if not isinstance(node, dict):
                 raise SettingsError(f"the variable {name} contradicts another one that sets its parent")
-        node[steps[-1]] = _literal(env[name])
+        # A password of digits is a password all the same, and no error message shows a value that is text.
+        node[steps[-1]] = env[name] if tuple(steps) in SECRET_SETTINGS else _literal(env[name])
     return data
 
 
@@ -693,6 +696,25 @@ def _refuse_secrets(model: type[BaseModel], data: Mapping[str, Any], file: Path,
             raise SettingsError(f"{file} holds the secret {'.'.join((*above, name))!r}: set {variable} instead")
         if isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(data.get(name), Mapping):
             _refuse_secrets(kind, data[name], file, *above, name)
+
+
+def _refuse_credentials(data: Any, *above: str) -> None:
+    """Raise SettingsError for an address that holds a password: addresses are recorded, logged and shown.
+
+    Secrets by their own settings (a webhook's address) are not looked at.
+    """
+    if isinstance(data, Mapping):
+        for name, value in data.items():
+            if (*above, name) not in SECRET_SETTINGS:
+                _refuse_credentials(value, *above, str(name))
+    elif isinstance(data, list):
+        for value in data:
+            _refuse_credentials(value, *above)
+    elif isinstance(data, str) and re.search(r"://[^/@\s]*:[^/@\s]+@", data):
+        raise SettingsError(
+            f"setting {'.'.join(above)!r} holds an address with a password in it, and addresses are recorded and "
+            "shown: leave it out there and give it in the environment, as the service's client wants it"
+        )
 
 
 def _literal(text: str) -> Any:

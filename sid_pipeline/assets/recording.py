@@ -19,6 +19,7 @@ from sid_pipeline.assignment.collisions import PolicyError
 from sid_pipeline.embedding.model import ModelError
 from sid_pipeline.ingest.errors import InputError
 from sid_pipeline.keys import KeyNotAllowed
+from sid_pipeline.migrations import StateError
 from sid_pipeline.promotion import PromotionRefused
 from sid_pipeline.publication.folder import PublicationError
 from sid_pipeline.receipts import UNPARTITIONED, MissingInput, Receipt, Receipts
@@ -31,6 +32,7 @@ from sid_pipeline.taxonomy.tree import TaxonomyError
 from sid_pipeline.training_set import TrainingSetError
 
 MENDABLE = (
+    StateError,
     KeyNotAllowed,
     InputError,
     TaxonomyError,

@@ -186,10 +186,15 @@ def records(
     where = source.where(file)
     with open_checked(source, file) as stream:
         lines = decode(stream, settings.encoding)
-        if source.format == "jsonl":
-            yield from _json_records(lines, settings, fields, where, section)
-        else:
-            yield from _csv_records(lines, _delimiter(settings, file), settings, fields, where, section)
+        try:
+            if source.format == "jsonl":
+                yield from _json_records(lines, settings, fields, where, section)
+            else:
+                yield from _csv_records(lines, _delimiter(settings, file), settings, fields, where, section)
+        except UnicodeError as error:  # of the encoding as a whole: what is wrong with one line is that row's fault
+            raise InputError(
+                f"{where} is not written in {settings.encoding} ({error}): set [source] encoding to the one it has."
+            ) from error
 
 
 def _delimiter(settings: SourceSettings, file: SourceFile) -> str:

@@ -15,7 +15,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sid_pipeline.resources.jars import delta_jars
+from sid_pipeline.resources.jars import cache_dir, delta_jars
 from sid_pipeline.settings import SparkSettings
 
 if TYPE_CHECKING:
@@ -98,8 +98,10 @@ def project_zip() -> Path:
     package = Path(__file__).resolve().parent.parent
     sources = {path.relative_to(package.parent): path.read_bytes() for path in sorted(package.rglob("*.py"))}
     digest = hashlib.sha256(b"".join(str(name).encode() + data for name, data in sources.items())).hexdigest()[:16]
-    target = Path(tempfile.gettempdir()) / f"sid_pipeline-{digest}.zip"
+    # In the user's own cache: in a shared folder for temporary files another user could put code of theirs there first.
+    target = cache_dir().parent / "code" / f"sid_pipeline-{digest}.zip"
     if not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         scratch = target.with_suffix(f".{os.getpid()}")
         with zipfile.ZipFile(scratch, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, data in sources.items():

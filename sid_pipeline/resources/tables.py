@@ -70,6 +70,11 @@ class Tables:
         """Where a table lies."""
         return f"{self.root}/{spec.name}"
 
+    def _sql_name(self, spec: TableSpec) -> str:
+        """The table's name in SQL, whatever characters its folder has."""
+        quoted = self.location(spec).replace("`", "``")
+        return f"delta.`{quoted}`"
+
     def read(self, spec: TableSpec, *, version: int | None = None, **slice: str) -> DataFrame:
         """A slice as a Spark DataFrame, its slice columns dropped.
 
@@ -152,7 +157,7 @@ class Tables:
         where = _condition(spec, slice, "t.")
         source = f"merge_{uuid.uuid4().hex}"
         statement = (
-            f"MERGE INTO delta.`{self.location(spec)}` t USING {source} s ON {where} AND {keys} "
+            f"MERGE INTO {self._sql_name(spec)} t USING {source} s ON {where} AND {keys} "
             "WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"
         )
 
@@ -199,7 +204,7 @@ class Tables:
         view = f"removed_{uuid.uuid4().hex}"
         same = " AND ".join(f"t.`{name}` = k.`{name}`" for name in spec.key)
         statement = (
-            f"MERGE INTO delta.`{self.location(spec)}` t USING {view} k ON {_condition(spec, slice, 't.')} AND {same} "
+            f"MERGE INTO {self._sql_name(spec)} t USING {view} k ON {_condition(spec, slice, 't.')} AND {same} "
             f"WHEN MATCHED AND ({condition}) THEN DELETE"
         )
         keys.select(*spec.key).distinct().createOrReplaceTempView(view)
@@ -212,13 +217,13 @@ class Tables:
         """Remove slices in one commit; a value of every partition column each."""
         if slices:
             condition = " OR ".join(f"({_condition(spec, slice)})" for slice in slices)
-            statement = f"DELETE FROM delta.`{self.location(spec)}` WHERE {condition}"
+            statement = f"DELETE FROM {self._sql_name(spec)} WHERE {condition}"
             self._commit(spec, lambda: self.spark.sql(statement), {}, None)
 
     def delete_before(self, spec: TableSpec, column: str, day: str) -> None:
         """Remove the rows whose text column, a day (YYYY-MM-DD), lies before another day, in one commit."""
         first = date.fromisoformat(day).isoformat()
-        statement = f"DELETE FROM delta.`{self.location(spec)}` WHERE `{column}` < '{first}'"
+        statement = f"DELETE FROM {self._sql_name(spec)} WHERE `{column}` < '{first}'"
         self._commit(spec, lambda: self.spark.sql(statement), {}, None)
 
     def slices(self, spec: TableSpec) -> list[tuple[str, ...]]:
@@ -235,7 +240,7 @@ class Tables:
 
         Whoever reads an older version than that, or began to read one longer ago, finds its files gone.
         """
-        location = f"delta.`{self.location(spec)}`"
+        location = self._sql_name(spec)
         check = "spark.databricks.delta.retentionDurationCheck.enabled"  # refuses less than a week
         with self._lock(spec):
             _retried(lambda: self.spark.sql(f"OPTIMIZE {location}"))
@@ -254,7 +259,7 @@ class Tables:
         properties = ", ".join(f"'{name}' = '{value}'" for name, value in spec.properties)
         partition = f"PARTITIONED BY ({', '.join(spec.partition_by)})" if spec.partition_by else ""
         self.spark.sql(
-            f"CREATE TABLE IF NOT EXISTS delta.`{self.location(spec)}` ({columns}) USING delta {partition} "
+            f"CREATE TABLE IF NOT EXISTS {self._sql_name(spec)} ({columns}) USING delta {partition} "
             f"COMMENT {_quote(spec.description)}" + (f" TBLPROPERTIES ({properties})" if spec.properties else "")
         )
 
@@ -275,7 +280,7 @@ class Tables:
         added = [c for c in spec.columns if c.name not in there]
         if added:
             columns = ", ".join(f"`{c.name}` {c.type} COMMENT {_quote(c.description)}" for c in added)
-            self.spark.sql(f"ALTER TABLE delta.`{self.location(spec)}` ADD COLUMNS ({columns})")
+            self.spark.sql(f"ALTER TABLE {self._sql_name(spec)} ADD COLUMNS ({columns})")
 
     def fingerprint(self, spec: TableSpec, columns: list[str], **slice: str) -> str:
         """A content hash of some columns of a slice, whatever the order of its rows."""

@@ -10,9 +10,11 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sid_pipeline import migrations
 from sid_pipeline.cleaning.schema import Schema
 from sid_pipeline.files import to_json, write_atomically
 from sid_pipeline.ingest.errors import InputError
@@ -37,8 +39,27 @@ class Warehouse:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.state = settings.state
-        self.tables = Tables(self.state / "tables", self._spark)
-        self.receipts = Receipts(self.state / "receipts")
+        self.unchecked_tables = Tables(self.state / "tables", self._spark)
+
+    @cached_property
+    def tables(self) -> Tables:
+        """The Delta tables.
+
+        Raises:
+            StateError: another version of the project wrote them.
+        """
+        migrations.check(self.state)
+        return self.unchecked_tables
+
+    @cached_property
+    def receipts(self) -> Receipts:
+        """The receipts.
+
+        Raises:
+            StateError: as `tables`.
+        """
+        migrations.check(self.state)
+        return Receipts(self.state / "receipts")
 
     @property
     def spark(self) -> SparkSession:
@@ -102,7 +123,9 @@ class Warehouse:
 
         Raises:
             InputError: the state folder holds another catalogue; its releases and SIDs are not to be mixed with it.
+            StateError: another version of the project wrote it.
         """
+        migrations.check(self.state)
         location = self.settings.location(self.settings.source.products)
         if "://" not in location:
             location = os.path.relpath(location, self.state)  # the whole project may move

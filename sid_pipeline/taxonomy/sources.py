@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from sid_pipeline.ingest.errors import InputError
-from sid_pipeline.ingest.records import csv_rows, decode
+from sid_pipeline.ingest.records import csv_rows, decode, text_fault
 from sid_pipeline.ingest.source_files import (
     Source,
     SourceFile,
@@ -58,6 +58,8 @@ def read_taxonomy(location: str, separator: str = ">", columns: TaxonomyColumns 
         taxonomy = _from_text(source, separator, columns) if text else _from_columns(source, separator, columns)
     except InputError as error:
         raise TaxonomyError(str(error)) from error
+    except UnicodeError as error:  # of a Parquet file whose text is none
+        raise TaxonomyError(f"{location} holds text that is not valid UTF-8 ({error}). Write it again.") from error
     if not taxonomy.nodes:
         first = f" The first fault: {taxonomy.problems[0].message}" if taxonomy.problems else ""
         raise TaxonomyError(f"{location} gives no category.{first} Mend the file or {SETTING}.")
@@ -111,15 +113,19 @@ def is_text(location: str) -> bool:
 
 def _from_text(source: Source, separator: str, columns: TaxonomyColumns) -> Taxonomy:
     with open_checked(source, source.files[0]) as stream:
-        lines = [
+        given = [
             (number, line.strip())
             for number, line in enumerate(decode(stream, ENCODING), start=1)
             if line.strip() and not line.startswith("#")
         ]
+    faults = {number: text_fault(line, number, ENCODING) for number, line in given}
+    lines = [(number, line) for number, line in given if faults[number] is None]
+    problems = [_unparsable(number, fault[1]) for number, fault in faults.items() if fault is not None]
     missing = _missing(columns)
     if not any(_WITH_ID.match(line) for _, line in lines):
-        return Taxonomy.from_paths(filter(None, (_steps(line.split(separator), missing) for _, line in lines)))
-    ids, paths, problems = [], [], []
+        found = Taxonomy.from_paths(filter(None, (_steps(line.split(separator), missing) for _, line in lines)))
+        return _with_problems(found, problems)
+    ids, paths = [], []
     for number, line in lines:
         if match := _WITH_ID.match(line):
             ids.append(match.group(1))

@@ -7,7 +7,7 @@ DDL = EMBEDDINGS.ddl(without=("embedder_id",))
 
 
 def test_tables_under_an_odd_path(spark, tmp_path):
-    tables = Tables(tmp_path / "my [projects] é 100% {x}" / "tables", lambda: spark)
+    tables = Tables(tmp_path / "my [projects] é 100% {x} `; '\" --" / "tables", lambda: spark)
     rows = spark.createDataFrame([("h1", bytearray(b"1234"), None)], DDL)
     tables.append(EMBEDDINGS, rows, embedder_id="rules-1+schema-1")
     tables.append(EMBEDDINGS, rows, embedder_id="other")
@@ -19,3 +19,5 @@ def test_tables_under_an_odd_path(spark, tmp_path):
     assert [(row["text_hash"], bytes(row["vector"])) for row in found] == [("h1", b"1234")]
     nothing = spark.createDataFrame([("h3",)], "text_hash string")
     assert tables.holding(EMBEDDINGS, nothing, embedder_id="other").count() == 0
+    tables.remove(EMBEDDINGS, wanted, embedder_id="other")
+    assert [key for (key,) in tables.slices(EMBEDDINGS)] == ["rules-1+schema-1"]

@@ -120,3 +120,26 @@ def test_a_secret_in_a_settings_file_is_refused_and_names_its_variable(tmp_path)
     settings = load_settings(file, env={"SID_ALERTS__WEBHOOK": "https://hooks.example/s3cret"})
     assert "s3cret" not in repr(settings) and "s3cret" not in settings.model_dump_json()
     assert settings.alerts.webhook.get_secret_value().endswith("s3cret")
+
+
+def test_a_password_of_digits_is_one_and_no_message_shows_it(tmp_path):
+    env = {"SID_ALERTS__SMTP_PASSWORD": "90210", "SID_ALERTS__SMTP_PORT": "none"}
+    with pytest.raises(SettingsError, match="smtp_port") as fault:
+        load(tmp_path, MINIMAL, env)
+    assert "90210" not in str(fault.value)
+    settings = load(tmp_path, MINIMAL, {"SID_ALERTS__SMTP_PASSWORD": "90210"})
+    assert settings.alerts.smtp_password.get_secret_value() == "90210"
+
+
+@pytest.mark.parametrize(
+    ("text", "env", "named"),
+    [
+        ('[source]\nproducts = "ftp://shop:hunter2@host/p.csv"\n', {}, "source.products"),
+        (MINIMAL, {"SID_PUBLICATION__ROOT": "s3://key:hunter2@bucket/sid"}, "publication.root"),
+        (MINIMAL, {"SID_CLEANING__BASE_URL": "https://:hunter2@llm.example/v1"}, "cleaning.base_url"),
+    ],
+)
+def test_an_address_with_a_password_is_refused_without_showing_it(tmp_path, text, env, named):
+    with pytest.raises(SettingsError, match=named) as fault:
+        load(tmp_path, text, env)
+    assert "hunter2" not in str(fault.value)
