@@ -44,7 +44,7 @@ from sid_pipeline_tests.llm_server import KEY, LlmServer, running  # noqa: E402
 HERE = Path(__file__).resolve().parent
 IN_FLIGHT = 16
 DISK_GIB = 8
-NIGHT_TIMEOUT = 900
+NIGHT_TIMEOUT = 3600  # a machine may be busy
 SETTINGS = """
 state_dir = "disk/.sid"
 
