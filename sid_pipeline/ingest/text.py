@@ -25,6 +25,7 @@ NEEDS_FOLDING = r"[\p{Cc}\p{Cf}&&[^\x{200C}\x{200D}]]|[\p{Z}&&[^ ]]|  |^ | $|^$"
 # The same white space as `SPACE`, character by character: trimming by a set is several times faster.
 SPACES = "\t\n\x0b\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 YES = ("true", "t", "yes", "y", "1", "in stock", "in_stock", "available")
+LONGEST_NUMBER = 100  # characters
 NO = ("false", "f", "no", "n", "0", "out of stock", "out_of_stock", "unavailable")
 
 
@@ -47,7 +48,7 @@ def number(text: Column) -> Column:
     """A double from text such as 12.5, 12,50, 1,234.50, 1.234,50 or a price with a currency mark; else null.
 
     Where one kind of mark could be either, three digits after a comma are thousands (1,234) and anything else
-    is a decimal; a point alone is always decimal. Infinity and NaN are null.
+    is a decimal; a point alone is always decimal. Infinity, NaN and anything longer than a number ever is are null.
     """
     from pyspark.sql import functions as F
 
@@ -60,7 +61,10 @@ def number(text: Column) -> Column:
         )
 
     currency = rf"^(?:[A-Za-z]{{1,3}}\.?|\p{{Sc}}|{SPACE})+|(?:[A-Za-z]{{3}}|\p{{Sc}}|{SPACE})+$"
-    value = _bound(F.regexp_replace(text, currency, ""), read).try_cast("double")
+    # Java's regular expressions call themselves for each turn of a repeated alternative: some thousand characters would
+    # overflow the stack, which ends the JVM and with it the night.
+    short = _bound(trimmed(text), lambda x: F.when(F.length(x) <= LONGEST_NUMBER, x))
+    value = _bound(F.regexp_replace(short, currency, ""), read).try_cast("double")
     return _bound(value, lambda x: F.when(F.abs(x) < float("inf"), x))
 
 

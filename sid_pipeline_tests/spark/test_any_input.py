@@ -23,7 +23,8 @@ from sid_pipeline.settings import SourceSettings
 ROWS = int(os.environ.get("SID_EXAMPLES", "0")) or 300
 WORDS = [
     "milk", "Crème", "", " ", "\t", "a" * 3000, "x\0y", "\x1b[31m", "e\u0301", "\u200b", "'; --", '"', ">", "A > B > C",
-    "missing", "NaN", "1e400", "-1", "4,99", "\u202e", "𝄞", "\n", "null",
+    "\u200b\xa0" * 5000, "£ " * 3000, "1" + ",234" * 3000, "missing", "NaN", "1e400", "-1", "4,99", "\u202e", "𝄞", "\n",
+    "null",
 ]  # fmt: skip
 TYPES: dict[str, tuple[pa.DataType, Any]] = {
     "text": (pa.string(), lambda draw: " ".join(draw.choice(WORDS) for _ in range(draw.randrange(3)))),

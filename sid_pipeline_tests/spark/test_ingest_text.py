@@ -36,6 +36,12 @@ NUMBERS = {
     "12kg": None,
     "1,2,3": None,
     "0x10": None,
+    " " * 5000 + "12" + "\u00a0" * 5000: 12.0,
+    # One such value must not overflow the JVM's stack.
+    "a" * 5000: None,
+    "£ " * 5000 + "1": None,
+    "1" + ",234" * 5000: None,
+    "9" * 5000: None,
 }
 YES_OR_NO = {
     "TRUE": True,
