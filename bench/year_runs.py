@@ -70,6 +70,8 @@ class Operator:
 
     def sensor(self, name: str, job: str) -> dict[str, Any]:
         """A sensor, with the cursor it left."""
+        from dagster._core.definitions.partitions.context import partition_loading_context
+
         cursors = self.settings.state / "year_cursors.json"
         known = json.loads(cursors.read_text()) if cursors.is_file() else {}
         context = self.dg.build_sensor_context(
@@ -78,7 +80,8 @@ class Operator:
             resources={"warehouse": self.warehouse},
             repository_def=self.repository,
         )
-        asked = self.repository.get_sensor_def(name).evaluate_tick(context)
+        with partition_loading_context(dynamic_partitions_store=self.instance):
+            asked = self.repository.get_sensor_def(name).evaluate_tick(context)
         for request in asked.dynamic_partitions_requests or []:
             self.instance.add_dynamic_partitions(request.partitions_def_name, list(request.partition_keys))
         done = self._run_all(job, asked)
