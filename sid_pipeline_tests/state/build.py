@@ -22,6 +22,7 @@ SETTINGS = """
 [source]
 products = "data/catalogue/{snapshot}/products.csv.gz"
 offers = "data/catalogue/{snapshot}/offers.csv.gz"
+max_rejected_share = 0.5
 
 [taxonomy]
 source = "data/taxonomy.csv"
