@@ -60,7 +60,8 @@ class State:
         self.rows["snapshot_cleanings"] += [{"snapshot": day, "text_hash": "b", "fallback": False}]
         self.rows["semantic_ids"] = [
             {
-                "flavour": flavour, "release": "r1", "product_id": product_id, "published_sid": SIDS[day][product_id],
+                "flavour": flavour, "release": "r1", "product_id": product_id,
+                "published_sid": SIDS[day][product_id],
                 "reason": None, "change": "new" if day == DAY1 or product_id == "p4" else "text_changed",
                 "as_of_snapshot": DAY1 if product_id == "p1" else day, "source_hash": "b", "withdrawn_on": None,
             }
@@ -84,7 +85,8 @@ class State:
         }  # fmt: skip
         put(folder / "manifest.json", json.dumps(manifest))
         pointer = {
-            "release": "r1", "as_of_snapshot": day, "codebook_id": "k", "publication": str(folder.relative_to(self.state)),
+            "release": "r1", "as_of_snapshot": day, "codebook_id": "k",
+            "publication": str(folder.relative_to(self.state)),
             "manifest_sha256": hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest(),
         }  # fmt: skip
         put(self.state / "live" / f"{flavour}.json", json.dumps(pointer))
