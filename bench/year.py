@@ -610,6 +610,9 @@ def simulate(folder: Path, nights: int, products: int, seed: int, chosen: list[s
         )
         worker = Worker(folder, server.url)
         bench = Bench(folder, seed, server, shop, worker, chosen, has_disk)
+        # How long a night takes on this machine, so that a kill strikes anywhere in it.
+        usual = [sum(run["seconds"] for run in record["runs"][:2]) for record in records[1:]]
+        bench.typical = statistics.median(usual) if usual else bench.typical
         try:
             for number in range(len(records), nights):
                 record = bench.night(number)
