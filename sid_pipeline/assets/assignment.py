@@ -73,7 +73,8 @@ def assignment_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
         with plain_failures():
             release = need_release(warehouse.tables, context.partition_key)
             snapshot = choose_snapshot(warehouse, flavour, config.as_of_snapshot)
-            _refuse_going_back(warehouse.receipts.get(key, release.release), snapshot, config.force)
+            last = warehouse.receipts.get(key, release.release)
+            _refuse_going_back(last, snapshot, config.as_of_snapshot is not None, config.force)
             check_joined(flavour, warehouse.receipts.need(flavour.key(TRAINING_SET), release.release))
             codebook = warehouse.receipts.need(flavour.key(CODEBOOK), release.release)
             embeddings = embedding_receipts(warehouse, flavour, release, snapshot)
@@ -96,8 +97,15 @@ def assignment_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
     return [semantic_ids]
 
 
-def _refuse_going_back(last: Receipt | None, snapshot: str, force: bool) -> None:
+def _refuse_going_back(last: Receipt | None, snapshot: str, asked: bool, force: bool) -> None:
+    """Refuse an older snapshot than the last. `asked`: a person named it; else it is the newest complete one."""
     if last is not None and snapshot < last.facts["as_of_snapshot"] and not force:
+        if not asked:
+            raise InputError(
+                f"the SIDs of this release stand on {last.facts['as_of_snapshot']}, which was to be made anew and did "
+                f"not come to its end (the newest complete snapshot is {snapshot}): mend that day and materialise it "
+                "again; what is live stays"
+            )
         raise InputError(
             f"snapshot {snapshot} is older than {last.facts['as_of_snapshot']}, which the SIDs of this release stand "
             "on: set force to go back"
