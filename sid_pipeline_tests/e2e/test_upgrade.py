@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from deltalake import DeltaTable
 
 from sid_pipeline import cli
-from sid_pipeline.migrations import migrate, version_of
+from sid_pipeline.migrations import STATE_VERSION, migrate, version_of
 from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.reader import open_live
 from sid_pipeline.releases import find_release
@@ -37,6 +37,10 @@ def project(request, tmp_path, monkeypatch) -> Path:
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def test_state_of_this_version_is_kept():
+    assert build.FOLDER / f"version_{STATE_VERSION}.tar.xz" in KEPT, "python -m sid_pipeline_tests.state.build"
 
 
 def test_kept_state_is_read_without_spark(project):
