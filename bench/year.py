@@ -363,6 +363,7 @@ class Bench:
         self._interrupted()
         victim.kill()
         self.left_behind += victim.end()
+        self.worker.ask(do="bury")
         self._take(record, self.worker.ask(do="tick", day=day))
 
     def _kill_spark(self, day: str, draw: random.Random, record: dict[str, Any]) -> None:
@@ -386,6 +387,7 @@ class Bench:
         answer = victim.answer()
         record["victim_failed"] = [f[:200] for run in (answer or {"runs": []})["runs"] for f in run["failures"]]
         self.left_behind += victim.end()
+        self.worker.ask(do="bury")
         self._take(record, self.worker.ask(do="tick", day=day))
 
     def _kill_between_runs(self, day: str, draw: random.Random, record: dict[str, Any]) -> None:
@@ -396,6 +398,7 @@ class Bench:
         victim.answer()
         victim.kill()
         self.left_behind += victim.end()
+        self.worker.ask(do="bury")
         self._take(record, self.worker.ask(do="tick", day=day))
 
     def _full_disk(self, day: str, draw: random.Random, record: dict[str, Any]) -> None:

@@ -97,6 +97,14 @@ class Operator:
             self.instance.add_dynamic_partitions("releases", [partition])
         return {"runs": self._run(job, partition, {"ops": ops} if ops else {}, follow=follow), "skipped": None}
 
+    def bury(self) -> dict[str, Any]:
+        """Report runs whose process was killed as failed, as the run monitoring of production does."""
+        from sid_pipeline.run_history import UNFINISHED
+
+        for run in self.instance.get_runs(self.dg.RunsFilter(statuses=UNFINISHED)):
+            self.instance.report_run_failed(run, "its process was killed")
+        return {"runs": [], "skipped": None}
+
     def retire(self, release: str) -> dict[str, Any]:
         """A person says that no reader uses a release any more."""
         from sid_pipeline.releases import retire
