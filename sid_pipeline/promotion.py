@@ -27,7 +27,7 @@ from sid_pipeline.publication.live import (
     write_pointer,
 )
 from sid_pipeline.publication.store import MANIFEST, Store, read_json
-from sid_pipeline.releases import TRIAL, find_release
+from sid_pipeline.releases import RETIRED, TRIAL, find_release
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import PROMOTIONS
 
@@ -76,8 +76,11 @@ def _go_live(warehouse: Warehouse, flavour: str, release: str, by: str, reason: 
         return Promotion(live, f"{release} as of {live['as_of_snapshot']} was live already", {})
     checks = gates(warehouse, live, folder, manifest)
     ledger = find_release(warehouse.tables, release)
-    if ledger is not None and ledger.state == TRIAL:
-        sentence = f"{flavour}: {release} is a trial, and a trial never goes live; `sid release keep {release}` first"
+    sentence = {
+        TRIAL: f"{flavour}: {release} is a trial, and a trial never goes live; `sid release keep {release}` first",
+        RETIRED: f"{flavour}: {release} is retired, so no night refreshes it; build and promote a new release instead",
+    }.get(ledger.state if ledger is not None else "", "")
+    if sentence:
         if switch:
             raise PromotionRefused(sentence)
         return Promotion(live, sentence, {})

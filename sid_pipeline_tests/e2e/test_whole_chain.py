@@ -256,6 +256,20 @@ def test_a_release_is_never_retrained_behind_its_readers_backs(settings, warehou
             assert result.success
 
 
+def test_a_lost_codebook_is_rebuilt_bit_for_bit(settings, warehouse, first_summary):
+    trained = warehouse.receipts.need("esci/codebook", "r1")
+    folder = warehouse.state / trained.facts["folder"]
+    before = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+    assert before
+    shutil.rmtree(folder)
+    with dg.DagsterInstance.get() as instance:
+        job = _definitions(settings, warehouse).resolve_job_def("release_build")
+        selection = [dg.AssetKey(["esci", "codebook"])]
+        assert job.execute_in_process(instance=instance, partition_key="r1", asset_selection=selection).success
+    assert warehouse.receipts.need("esci/codebook", "r1").data_version == trained.data_version
+    assert {path.name: path.read_bytes() for path in folder.glob("*.safetensors")} == before
+
+
 def test_a_bad_night_publishes_nothing(settings, warehouse, first_summary, project):
     day = "2026-01-07"
     folder = project / "data" / "catalogue" / day

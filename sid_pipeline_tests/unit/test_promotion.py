@@ -180,15 +180,18 @@ def test_a_hold_stops_both_ways_until_it_is_released(warehouse, put):
     assert kinds(warehouse) == ["first", "hold", "release hold", "advance"]
 
 
-def test_a_trial_never_goes_live(warehouse, put):
+@pytest.mark.parametrize(
+    ("state", "told"), [("trial", "`sid release keep t1`"), ("retired", "is retired, so no night refreshes it")]
+)
+def test_neither_a_trial_nor_a_retired_release_goes_live(warehouse, put, state, told):
     row = {
-        "release": "t1", "state": "trial", "taxonomy_source": "x", "taxonomy_revision": "x", "embedder_ids": "{}",
+        "release": "t1", "state": state, "taxonomy_source": "x", "taxonomy_revision": "x", "embedder_ids": "{}",
         "training_snapshot": "2026-01-05", "created_at": datetime.now(timezone.utc),
     }  # fmt: skip
     warehouse.tables.append_rows(RELEASES, [{**dict.fromkeys(RELEASES.column_names), **row}])
     put(release="t1")
-    assert "a trial never goes live" in night(warehouse, "t1").sentence
-    with pytest.raises(PromotionRefused, match="`sid release keep t1`"):
+    assert told in night(warehouse, "t1").sentence
+    with pytest.raises(PromotionRefused, match=told):
         go_live(warehouse, "esci", "t1", **ADA, switch=True)
     assert live(warehouse) is None
 
