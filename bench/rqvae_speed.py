@@ -190,7 +190,7 @@ def measure_training(args: argparse.Namespace) -> None:
     if args.peers:
         sys.path.append(str(args.peers))
         x = torch.from_numpy(data.x).to(args.device)
-        our_widths = (list(config.hidden), config.latent_dim or 128)
+        our_widths = (list(config.hidden), config.latent_dim or 96)
         for name, make in PEERS.items():
             steps[name] = make(x, config.batch_size, *PEER_WIDTHS)
             steps[f"{name}, our widths"] = make(x, config.batch_size, *our_widths)

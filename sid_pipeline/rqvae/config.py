@@ -25,7 +25,7 @@ class TrainConfig:
 
     levels: int = _described(4, "Codewords per product, coarse to fine.")
     codebook_size: int = _described(512, "Codewords per level.")
-    latent_dim: int | None = _described(None, "Width of the latent space; None: 128, or the input's width if less.")
+    latent_dim: int | None = _described(None, "Width of the latent space; None: 96, or the input's width if less.")
     hidden: tuple[int, ...] = _described(
         (256,),
         "Hidden widths of the encoder's MLP (the decoder's is its mirror); () leaves the linear path alone.",
@@ -49,7 +49,7 @@ class TrainConfig:
         "one stays whole). More of them: more coherent, less unique prefixes.",
     )
     cells_per_group: float = _described(
-        3.3,
+        3.0,
         "Parts into which a snapped level 3 splits each prototype (of a fraction, the larger ones get one more). The "
         "knob between coherence and uniqueness: fewer parts, and more near-duplicates share three codes and more "
         "products collide.",
@@ -86,7 +86,7 @@ class TrainConfig:
     patience: int = _described(6, "Validations without improvement before training stops early.")
     validation_fraction: float = _described(0.05, "Share of products held out for model choice (at most 5,000).")
     reset_every: int = _described(50, "Steps between resets of unused codewords; 0 turns resets off.")
-    init_rows: int = _described(65_536, "Rows the initialisation (PCA, prototypes, k-means) looks at, at most.")
+    init_rows: int = _described(131_072, "Rows the initialisation (PCA, prototypes, k-means) looks at, at most.")
     kmeans_iterations: int = _described(12, "Lloyd iterations per level at initialisation, at most.")
     seed: int = _described(0, "Seed of everything random.")
     device: str = _described("auto", "'auto', 'cpu', 'cuda' or 'cuda:N'.")

@@ -40,6 +40,7 @@ _WARM_STEPS = 20
 # Rates of a codebook that is trained on, against those of one that starts: its products are to keep their codes.
 _TRAIN_ON_RATE = 0.2
 _CONTRAST_ROWS = 256
+_LATENT_DIM = 96
 _LEAST_MICRO = 32
 _FIT_ROWS = 262_144
 _FIT_PASSES = 2
@@ -201,7 +202,7 @@ class _Run:
         self.train_rows, self.held_rows = self._split()
         self.lam = self._lambda()
         self.uniform, self.related = self._samplers()
-        self.latent = min(config.latent_dim or 128, self.data.dim)
+        self.latent = min(config.latent_dim or _LATENT_DIM, self.data.dim)
         self.state = _State(steps=self._planned_steps(), micro=config.batch_size)
         self.best: dict[str, Tensor] = {}
         self.pending: list[Tensor] = []
