@@ -90,6 +90,7 @@ class Receipts:
 
     def put(self, receipt: Receipt) -> None:
         """Record a materialisation, replacing the one before."""
+        mark(self.folder.parent)
         path = self._path(receipt.asset, receipt.partition)
         # Keys as given: metadata is shown again in the order in which a person is to read it.
         write_atomically(path, json.dumps(asdict(receipt), indent=2, ensure_ascii=False) + "\n")

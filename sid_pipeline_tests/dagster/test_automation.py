@@ -102,8 +102,8 @@ def test_a_change_of_an_older_day_is_left_to_a_person(world):
 def test_a_codebook_that_was_asked_for_gets_all_that_stands_on_it(world):
     world.instance.add_dynamic_partitions(str(releases.name), ["r2"])
     assert world.tick() == {}, "a release is built by its job; what is only missing is not asked for"
-    for stage in ("training_set", "codebook"):
-        world.make(f"esci/{stage}", "r2")
+    for asset in ("taxonomy", "esci/training_set", "esci/codebook"):
+        world.make(asset, "r2")
     assert world.tick() == {"esci/semantic_ids": {"r2"}}, "first, and alone: its blocking checks are waited for"
     world.make("esci/semantic_ids", "r2")
     world.check(passed=True)

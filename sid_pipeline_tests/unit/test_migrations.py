@@ -37,6 +37,7 @@ def test_new_state_is_marked_at_the_first_materialisation(warehouse):
 
 def test_state_from_before_versions_is_the_first(warehouse):
     Receipts(warehouse.state / "receipts").put(Receipt("products", "2026-01-05", {}, "v"))
+    (warehouse.state / "version.json").unlink()
     assert version_of(warehouse.state) == 1
     mark(warehouse.state)
     assert version_of(warehouse.state) == 1, "old state is never marked as new"
