@@ -381,6 +381,7 @@ class _Night:
             "input tokens": counts.input_tokens,
             "output tokens": counts.output_tokens,
             "repaired answers": counts.repaired,
+            "asked again alone": counts.asked_alone,  # whose answer in company with others was of no use
             "failed calls": {name: count for name, count in sorted(report.failures.items())},
             "not cleaned": {name: count for name, count in sorted(counts.not_cleaned.items())},
             "cost by day": Ledger(self.warehouse, "").by_day(),

@@ -119,6 +119,7 @@ def test_a_night_is_cleaned_and_accounted_for(warehouse, server):
     calls = warehouse.tables.arrow(CLEANING_CALLS).to_pylist()
     assert len(calls) == 20 and all(json.loads(call["raw"])["products"] for call in calls)
     assert shown["cost of this run, USD"] == pytest.approx(sum(call["cost"] for call in calls), abs=1e-6)
+    assert shown["asked again alone"] == 0
     assert "gemini-test-001" in shown["cost by day"] and "Oat" in shown["before and after"]
 
 
