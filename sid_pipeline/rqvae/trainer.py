@@ -389,7 +389,7 @@ class _Run:
         step = self.state.step
         self.drawn = self.related.batch(step) if self.related else np.empty(0, np.int64)
         self.rows = np.concatenate([self.drawn, self.uniform.batch(step)])
-        with _bf16_products(self.device):
+        with _bf16_on_cpu(self.device):
             while True:
                 try:
                     parts, terms = self._gradients()
@@ -414,11 +414,15 @@ class _Run:
             rows = self.rows[start : start + self.state.micro]
             own = weight[start : start + len(rows)]
             x = self.data.take(rows)
-            z = self.model.encode(x).float()
+            with self._autocast():
+                z = self.model.encode(x)
+            z = z.float()
             found = self.model.quantise(z.detach())
             # Straight through the quantiser (van den Oord et al. 2017).
             through = z + (found.q - z).detach()
-            out = self.model.decode(through, found.prototype, found.codes).float()
+            with self._autocast():
+                out = self.model.decode(through, found.prototype, found.codes)
+            out = out.float()
             share = own.sum() / whole
             recon = share * losses.reconstruction(x, out, own)
             rq = share * losses.quantisation(z, found.q, c.commitment, own)
@@ -430,6 +434,10 @@ class _Run:
             terms += torch.stack([total, recon, rq, contrast]).detach()
             parts.append((found, z.detach(), (x - out).detach()))
         return parts, terms
+
+    def _autocast(self) -> torch.autocast:
+        """bfloat16 on a GPU, for encoder and decoder only: distances and probabilities near 1 need float32."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
 
     def _halve(self) -> None:
         """Go on with parts of half the rows after the GPU ran out of memory."""
@@ -680,12 +688,10 @@ class _Run:
 
 
 @contextmanager
-def _bf16_products(device: torch.device) -> Iterator[None]:
-    """Matrix products in bfloat16, sums in float32: autocast on a GPU, and on a CPU inside the product where the
-    processor has instructions for it (elsewhere they stay in float32)."""
-    if device.type == "cuda":
-        with torch.autocast("cuda", torch.bfloat16):
-            yield
+def _bf16_on_cpu(device: torch.device) -> Iterator[None]:
+    """On a CPU with instructions for it, bfloat16 inside matrix products: operands and results stay float32."""
+    if device.type != "cpu":
+        yield
         return
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
