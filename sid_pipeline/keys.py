@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-KEY_PATTERN = re.compile(r"[A-Za-z0-9._+-]+")
+KEY_PATTERN = re.compile(r"[A-Za-z0-9._-]+")
 
 
 class KeyNotAllowed(ValueError):
@@ -14,5 +14,5 @@ class KeyNotAllowed(ValueError):
 def check_key(kind: str, value: str) -> str:
     """Return `value` if it may be a partition key or a path step, else raise KeyNotAllowed saying what may."""
     if not KEY_PATTERN.fullmatch(value) or value in {".", ".."}:
-        raise KeyNotAllowed(f"{kind} {value!r} may hold letters, digits, '.', '_', '+' and '-' only")
+        raise KeyNotAllowed(f"{kind} {value!r} may hold letters, digits, '.', '_' and '-' only")
     return value

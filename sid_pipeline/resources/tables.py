@@ -472,10 +472,13 @@ def _conform(spec: TableSpec, frame: DataFrame, slice: Mapping[str, str]) -> Dat
 
 
 def _condition(spec: TableSpec, slice: Mapping[str, str], prefix: str = "") -> str:
-    """SQL that picks a slice; its values are checked to be plain keys."""
+    """SQL that picks a slice; its values are checked to be plain keys, or ids made of such joined by '+'."""
     if set(slice) != set(spec.partition_by):
         raise ValueError(f"a slice of {spec.name!r} needs exactly {spec.partition_by}, not {tuple(slice)}")
-    return " AND ".join(f"{prefix}{column} = '{check_key(column, value)}'" for column, value in slice.items())
+    for column, value in slice.items():
+        for part in value.split("+"):
+            check_key(column, part)
+    return " AND ".join(f"{prefix}{column} = '{value}'" for column, value in slice.items())
 
 
 def _user_metadata(slice: Mapping[str, str], metadata: Mapping[str, Any]) -> str:

@@ -5,8 +5,9 @@ import multiprocessing
 
 import pytest
 
-from sid_pipeline.resources.tables import MissingSlice, Tables
-from sid_pipeline.schemas import ALL_TABLES, OFFERS, RELEASES
+from sid_pipeline.keys import KeyNotAllowed
+from sid_pipeline.resources.tables import MissingSlice, Tables, _condition
+from sid_pipeline.schemas import ALL_TABLES, CLEANED_ATTRIBUTES, OFFERS, RELEASES
 
 DDL = OFFERS.ddl(without=("snapshot",))
 
@@ -110,3 +111,10 @@ def test_two_processes_lose_nothing(tables):
     assert sorted((row["retailer_id"], row["product_id"]) for row in found) == [
         (r, f"p{i}") for r in ("x", "y") for i in range(3)
     ]
+
+
+def test_a_slice_is_picked_by_plain_keys_and_by_ids_made_of_them():
+    assert _condition(CLEANED_ATTRIBUTES, {"cleaner_id": "rules-2+grocery_1"}) == "cleaner_id = 'rules-2+grocery_1'"
+    for odd in ("x' OR '1' = '1", "a/b", "..", "a+", "a+../b", ""):
+        with pytest.raises(KeyNotAllowed):
+            _condition(CLEANED_ATTRIBUTES, {"cleaner_id": odd})
