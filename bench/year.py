@@ -353,6 +353,12 @@ class Bench:
         file.write_bytes(whole)
         self._take(record, self.worker.ask(do="run", job="snapshot_refresh", partition=day))
 
+    def _again(self, victim: Worker, day: str, record: dict[str, Any]) -> None:
+        """After a process was lost: what is left of it goes, and the night is run again."""
+        self.left_behind += victim.end()
+        self.worker.ask(do="bury")
+        self._take(record, self.worker.ask(do="tick", day=day))
+
     def _kill_run(self, day: str, draw: random.Random, record: dict[str, Any]) -> None:
         """SIGKILL to a run's process at a random moment; then the night is run again."""
         self._arrive(day)
@@ -362,9 +368,7 @@ class Bench:
         time.sleep(record["killed_after"])
         self._interrupted()
         victim.kill()
-        self.left_behind += victim.end()
-        self.worker.ask(do="bury")
-        self._take(record, self.worker.ask(do="tick", day=day))
+        self._again(victim, day, record)
 
     def _kill_spark(self, day: str, draw: random.Random, record: dict[str, Any]) -> None:
         """SIGKILL to the JVM or one of the Python workers of a run, at a random moment."""
@@ -386,9 +390,7 @@ class Bench:
         self._interrupted()
         answer = victim.answer()
         record["victim_failed"] = [f[:200] for run in (answer or {"runs": []})["runs"] for f in run["failures"]]
-        self.left_behind += victim.end()
-        self.worker.ask(do="bury")
-        self._take(record, self.worker.ask(do="tick", day=day))
+        self._again(victim, day, record)
 
     def _kill_between_runs(self, day: str, draw: random.Random, record: dict[str, Any]) -> None:
         """What stands for the daemon dies after the snapshot's run, before the refresh that follows it."""
@@ -397,9 +399,7 @@ class Bench:
         victim.send(do="run", job="snapshot_refresh", partition=day, follow=False)
         victim.answer()
         victim.kill()
-        self.left_behind += victim.end()
-        self.worker.ask(do="bury")
-        self._take(record, self.worker.ask(do="tick", day=day))
+        self._again(victim, day, record)
 
     def _full_disk(self, day: str, draw: random.Random, record: dict[str, Any]) -> None:
         """Almost no room is left on the disk of the state; then there is again."""
