@@ -119,7 +119,8 @@ def embedded(
         fields, made_by = _cleaned(titles, brands, leaves)
     file = CACHE / f"{name}-{embedder_id(settings, ROOT)}{made_by}.npy"
     if not file.exists():
-        texts = [render(settings.template, row) or title for row, title in zip(fields, titles, strict=True)]
+        rendered = (render(settings.template, row, settings.say_once) for row in fields)
+        texts = [text or title for text, title in zip(rendered, titles, strict=True)]
         embedder = Embedder.load(settings, ROOT)
         order = np.argsort([len(t) for t in texts], kind="stable")
         vectors = embedder.encode([texts[i] for i in order])[np.argsort(order)]

@@ -321,6 +321,9 @@ class EmbedderSettings(Model):
         min_length=1,
         description="parts of the embedded text; a part whose fields are all empty is left out",
     )
+    say_once: bool = Field(
+        False, description="leave out values whose words the text has said already; cleaned attributes overlap"
+    )
     prompt: str = Field("", description="put before each text, as the model was trained with")
     dimension: int | None = Field(
         None, ge=2, description="Matryoshka truncation; None keeps the model's own. Your own vectors must have it"
@@ -524,11 +527,12 @@ def _default_embedders() -> dict[str, EmbedderSettings]:
         "esci": EmbedderSettings(text="raw", template=["{title}", "{brand}", "{size}", "{description}"]),
         "gemma": EmbedderSettings(
             text="cleaned",
+            say_once=True,
             template=[
                 "{product_type}",
+                "{tags}",
                 "{key_ingredients}",
                 "{dietary_tags}",
-                "{tags}",
                 "{format}",
                 "{audience}",
                 "{brand}",

@@ -67,6 +67,8 @@ def embedder_id(settings: EmbedderSettings, root: Path) -> str:
         return f"{short}-{digest({'vectors': settings.revision, 'dimension': settings.dimension}, 12)}"
     location = resolve_model(settings.model, root)
     parts = settings.model_dump(exclude={"batch_tokens", "device", "model", "vectors"})
+    if not settings.say_once:
+        del parts["say_once"]  # younger than the first ids: what was made without it keeps its name
     if Path(location).is_dir():
         parts["model"] = _weights_fingerprint(Path(location))
     elif settings.revision:

@@ -38,14 +38,16 @@ def embedded_texts(products: DataFrame, embedder: EmbedderSettings) -> DataFrame
     fields = {name for part in embedder.template for name in template_fields(part)}
     columns = [column for column in products.columns if column in {"product_id", "title", *fields}]
     ddl = "product_id string, text string, text_hash string"
-    return products.select(*columns).mapInArrow(_render_batches(embedder.template), ddl)
+    return products.select(*columns).mapInArrow(_render_batches(embedder.template, embedder.say_once), ddl)
 
 
-def _render_batches(template: list[str]) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _render_batches(
+    template: list[str], say_once: bool
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             rows = batch.to_pylist()
-            texts = [render(template, row) or row["title"] for row in rows]
+            texts = [render(template, row, say_once) or row["title"] for row in rows]
             yield pa.RecordBatch.from_arrays(
                 [batch.column("product_id"), pa.array(texts), pa.array([text_hash(text) for text in texts])],
                 schema=SCHEMA,

@@ -41,3 +41,16 @@ def test_unknown_fields_are_named():
 def test_the_hash_is_sha256_of_utf8():
     assert text_hash("") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     assert text_hash("é") != text_hash("e")
+
+
+def test_what_was_said_is_not_said_again():
+    template = ["{product_type}", "{tags}", "with {key_ingredients}", "{format}", "{brand}"]
+    fields = {
+        "product_type": "turmeric powder",
+        "tags": ["ground", "Powder turmeric"],
+        "key_ingredients": ["turmeric"],
+        "format": "powder",
+        "brand": "Powder Mill",
+    }
+    assert render(template, fields, say_once=True) == "turmeric powder. ground. Powder Mill"
+    assert render(template, fields).count("powder") == 2
