@@ -70,8 +70,6 @@ class Operator:
 
     def sensor(self, name: str, job: str) -> dict[str, Any]:
         """A sensor, with the cursor it left."""
-        from dagster._core.definitions.partitions.context import partition_loading_context
-
         cursors = self.settings.state / "year_cursors.json"
         known = json.loads(cursors.read_text()) if cursors.is_file() else {}
         context = self.dg.build_sensor_context(
@@ -80,14 +78,17 @@ class Operator:
             resources={"warehouse": self.warehouse},
             repository_def=self.repository,
         )
-        with partition_loading_context(dynamic_partitions_store=self.instance):
-            asked = self.repository.get_sensor_def(name).evaluate_tick(context)
-        for request in asked.dynamic_partitions_requests or []:
+        found: Any = self.repository.get_sensor_def(name)(context)
+        if isinstance(found, self.dg.SkipReason):
+            found = self.dg.SensorResult(skip_reason=found)
+        elif not isinstance(found, self.dg.SensorResult):
+            found = self.dg.SensorResult(run_requests=list(found))
+        for request in found.dynamic_partitions_requests or []:  # before the runs, as the daemon does
             self.instance.add_dynamic_partitions(request.partitions_def_name, list(request.partition_keys))
-        done = self._run_all(job, asked)
-        if asked.cursor is not None:
-            cursors.write_text(json.dumps({**known, name: asked.cursor}))
-        return done
+        runs = [run for request in found.run_requests or [] for run in self._requested(job, request)]
+        if found.cursor is not None:
+            cursors.write_text(json.dumps({**known, name: found.cursor}))
+        return {"runs": runs, "skipped": found.skip_reason.skip_message if found.skip_reason else None}
 
     def run(
         self, job: str, partition: str | None = None, ops: dict[str, Any] | None = None, follow: bool = True
@@ -113,10 +114,11 @@ class Operator:
         return {"runs": [], "skipped": None}
 
     def _run_all(self, job: str, asked: Any) -> dict[str, Any]:
-        runs = []
-        for request in asked.run_requests or []:
-            runs += self._run(request.job_name or job, request.partition_key, request.run_config or {}, request.tags)
+        runs = [run for request in asked.run_requests or [] for run in self._requested(job, request)]
         return {"runs": runs, "skipped": asked.skip_message}
+
+    def _requested(self, job: str, request: Any) -> list[dict[str, Any]]:
+        return self._run(request.job_name or job, request.partition_key, request.run_config or {}, request.tags)
 
     def _run(
         self, job: str, partition: str | None, config: Any = None, tags: Any = None, follow: bool = True
@@ -166,7 +168,11 @@ def set_clock(offset: float) -> None:
 
     real_time, real = time.time, module.datetime
 
-    class Shifted(real):  # type: ignore[misc, valid-type]
+    class AnyDatetime(type):
+        def __instancecheck__(cls, instance: object) -> bool:
+            return isinstance(instance, real)
+
+    class Shifted(real, metaclass=AnyDatetime):  # type: ignore[misc, valid-type]
         @classmethod
         def now(cls, tz: Any = None) -> datetime:
             return real.now(tz) + timedelta(seconds=offset)
