@@ -91,6 +91,8 @@ def tables_at(folder: Path, driver_memory: str) -> Any:
     from sid_pipeline.resources.tables import Tables
     from sid_pipeline.settings import SparkSettings
 
+    # Spark's workers unpickle functions of assignment_common.
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "bench"), os.environ.get("PYTHONPATH", "")])
     # What docs/spark.md says to set for millions of rows on one machine.
     conf = {"spark.driver.extraJavaOptions": f"-XX:+UseParallelGC -Dlog4j2.configurationFile={QUIET_LOG.as_uri()}"}
     settings = SparkSettings(master="local[2]", driver_memory=driver_memory, shuffle_partitions=16, conf=conf)

@@ -127,8 +127,7 @@ def _chunks(source: ds.Dataset) -> Iterator[pa.Table]:
     """Tables of CHUNK rows, the last one shorter, whatever the files' own batches are."""
     held: list[pa.RecordBatch] = []
     rows = 0
-    # Little read-ahead: by default the scanner holds many batches of every file.
-    for batch in source.to_batches(columns=["text_hash", "text"], batch_size=CHUNK, batch_readahead=2):
+    for batch in _batches(source.files):
         held.append(batch)
         rows += len(batch)
         if rows >= CHUNK:
@@ -138,3 +137,10 @@ def _chunks(source: ds.Dataset) -> Iterator[pa.Table]:
             held, rows = rest.to_batches(), len(rest)
     if rows:
         yield pa.Table.from_batches(held).combine_chunks()
+
+
+def _batches(files: list[str]) -> Iterator[pa.RecordBatch]:
+    """Row group by row group as they are asked for: a dataset's scanner reads ahead of a slow reader, whole files."""
+    for file in files:
+        with pq.ParquetFile(file) as opened:
+            yield from opened.iter_batches(CHUNK, columns=["text_hash", "text"], use_threads=False)
