@@ -2,9 +2,8 @@
 
     python bench/cleaning.py speed | spark | brands | attributes | neighbours | look [--dataset NAME] [--rows N]
 
-The real catalogues are read in place from SID_SHARED (default: ../shared beside the project); a measure
-whose data
-is absent says so and is skipped. `sample` is the project's own catalogue.
+The real catalogues are read in place from SID_SHARED (default: ../shared beside the project); a measure whose data is
+absent says so and is skipped. `sample` is the project's own catalogue.
 """
 
 from __future__ import annotations
@@ -175,8 +174,7 @@ _AUDIENCE_WORDS = ("men", "women", "boys", "girls", "baby", "kids", "dog", "cat"
 
 
 def attributes(dataset: str, rows: list[Row], limit: int) -> None:
-    """Description against specification: audience, materials and pack size, where the specification states "
-    "them."""
+    """Description against specification: audience, materials and pack size, where the specification states them."""
     import pyarrow.parquet as pq
 
     if dataset != "flipkart_attributes":

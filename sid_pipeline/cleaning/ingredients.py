@@ -51,9 +51,8 @@ def is_ingredient_list(clause: str) -> bool:
 def stated_ingredients(clauses: Iterable[str]) -> list[str]:
     """The ingredients and materials that factual clauses state, lower case, in their order, at most eight.
 
-    Items of an explicit list (`Ingredients: ...`) are taken as they stand; items of a sentence (`made with
-    ...`)
-    only where they hold a known ingredient or material.
+    Items of an explicit list (`Ingredients: ...`) are taken as they stand; items of a sentence (`made with ...`) only
+    where they hold a known ingredient or material.
     """
     found: dict[str, str] = {}
     for clause in clauses:

@@ -1,8 +1,7 @@
 """What one catalogue teaches: its brands, its head nouns and compounds, the names of its leaves.
 
-A lexicon is learned once and then frozen as an artefact: a cleaner that relearned it nightly would give new
-keys,
-and new costs, to texts that did not change. Words that hold for every catalogue belong to `vocabulary`.
+A lexicon is learned once and then frozen as an artefact: a cleaner that relearned it nightly would give new keys, and
+new costs, to texts that did not change. Words that hold for every catalogue belong to `vocabulary`.
 """
 
 from __future__ import annotations
@@ -44,8 +43,7 @@ _LEAF_SEPARATOR = re.compile(r"\s*(?:[,/&>()|]|\band\b|\s-\s)\s*", re.IGNORECASE
 class Lexicon:
     """The frozen knowledge of a catalogue; equal content has an equal `id`.
 
-    brands: key of a brand (stems) -> its commonest spelling, only where a title that holds the words is
-    mostly
+    brands: key of a brand (stems) -> its commonest spelling, only where a title that holds the words is mostly
         always of that brand.
     leading_brands: the same for brands that are trusted only at the start of a title.
     spellings: key of a brand that the catalogue spells in several ways -> the commonest one.

@@ -26,8 +26,7 @@ _LINK = re.compile(r"\b(?:https?://|www\.)\S+", re.IGNORECASE)
 
 
 def strip_markup(text: str) -> str:
-    """The normalised text without HTML tags, entities, scripts and links. Idempotent; block tags end a "
-    "line."""
+    """The normalised text without HTML tags, entities, scripts and links. Idempotent; block tags end a line."""
     text = normalise(text)
     while ("&" in text or "<" in text or "." in text or ":" in text) and _MARKED_UP.search(text):
         previous = text
@@ -155,10 +154,9 @@ class Copy:
 def split_copy(text: str) -> Copy:
     """Parts a normalised text, sentence by sentence, into facts and advertising.
 
-    A sentence that sells nothing stays whole. A sentence that sells and states facts is parted into clauses,
-    of
-    which the factual ones stay; an enumeration (`made with durum wheat, salt and eggs`) is not torn apart. A
-    sentence that only sells, and one that instructs a machine, is dropped.
+    A sentence that sells nothing stays whole. A sentence that sells and states facts is parted into clauses, of which
+    the factual ones stay; an enumeration (`made with durum wheat, salt and eggs`) is not torn apart. A sentence that
+    only sells, and one that instructs a machine, is dropped.
     """
     factual: list[str] = []
     promotional: list[str] = []
@@ -171,8 +169,7 @@ def split_copy(text: str) -> Copy:
 
 @lru_cache(maxsize=16384)
 def _split_sentence(sentence: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The factual and the promotional parts of one sentence. Cached: advertising repeats across a "
-    "catalogue."""
+    """The factual and the promotional parts of one sentence. Cached: advertising repeats across a catalogue."""
     lower = lowered(sentence)
     if not any(map(str.isalnum, lower)):
         return (), ()

@@ -106,8 +106,7 @@ def _mentions(keyed: Sequence[Word], keys: Sequence[str], first: int, length: in
 
 
 def brand_keys(brand: str) -> dict[str, str]:
-    """The known brand of one row for `find_brand`: its key, also written as one word (`New Ray`, "
-    "`newray`)."""
+    """The known brand of one row for `find_brand`: its key, also written as one word (`New Ray`, `newray`)."""
     key = brand_key(brand)
     return {key: brand, key.replace(" ", ""): brand} if key else {}
 
@@ -118,8 +117,7 @@ def brand_key(brand: str) -> str:
 
 
 def find_ingredients(words: Sequence[Word], head: Word | None = None) -> list[tuple[str, list[Word]]]:
-    """Known ingredients in consecutive words, longest first at each place, none of them holding the head "
-    "noun."""
+    """Known ingredients in consecutive words, longest first at each place, none of them holding the head noun."""
     found: list[tuple[str, list[Word]]] = []
     i = 0
     while i < len(words):
@@ -187,10 +185,8 @@ def find_head(
 ) -> Head | None:
     """The head noun phrase of a title.
 
-    Each word is scored by how often the catalogue ends a first phrase with it, weighted by where it stands
-    here: the
-    end of the first phrase is the usual place, a phrase led by a preposition the least likely. The best word
-    then
+    Each word is scored by how often the catalogue ends a first phrase with it, weighted by where it stands here: the
+    end of the first phrase is the usual place, a phrase led by a preposition the least likely. The best word then
     takes with it the words before it that make a known compound (`olive oil`).
     """
     best: tuple[float, Phrase, int] | None = None
@@ -253,8 +249,7 @@ def _is_trailer(word: Word) -> bool:
 
 
 def descriptive_runs(phrases: Sequence[Phrase], used: set[int]) -> list[str]:
-    """The words of a title that no other attribute took, as phrases in their order; `used` holds word "
-    "starts."""
+    """The words of a title that no other attribute took, as phrases in their order; `used` holds word starts."""
     runs: list[str] = []
     for phrase in phrases:
         run: list[str] = []

@@ -215,8 +215,7 @@ def _stated_format(fact: str) -> str | None:
 
 
 def _confidence(attributes: CleanedAttributes, head: Head | None, words: int, unexplained: int) -> float:
-    """How much of the title was understood: the certainty of the type, and the share of words with a "
-    "meaning."""
+    """How much of the title was understood: the certainty of the type, and the share of words with a meaning."""
     certainty = min(1.0, head.score / 0.6) if head and attributes.product_type else 0.0
     explained = 1.0 - min(unexplained, words) / words if words else 0.0
     return round(0.7 * certainty + 0.3 * explained, 3)

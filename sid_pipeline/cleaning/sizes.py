@@ -1,7 +1,6 @@
 """Reads package sizes and multipacks into canonical units.
 
-Belongs here: notations of amounts. Amounts that are no package size (strengths such as `200 mg`, nutrition
-such as
+Belongs here: notations of amounts. Amounts that are no package size (strengths such as `200 mg`, nutrition such as
 `7 g protein`, ranges, width x height) are recognised in order to be left out.
 """
 
@@ -143,8 +142,7 @@ _NO_SIZES = (
 
 @dataclass(frozen=True)
 class SizeReading:
-    """What was read from one text: the size, the spans that are amounts of any kind, and why there is no "
-    "size."""
+    """What was read from one text: the size, the spans that are amounts of any kind, and why there is no size."""
 
     size: Size | None
     spans: tuple[tuple[int, int], ...]
@@ -165,11 +163,9 @@ class _Quantity:
 def read_size(text: str) -> SizeReading:
     """Reads the package size in a normalised text such as a title or a size field.
 
-    One measure (g or ml) and at most one number of packages give the size. Mass and volume outrank pieces,
-    pieces
-    outrank lengths. Equal amounts in two systems (`12 oz (340 g)`) are one, the metric one; different
-    amounts of
-    the same dimension (a bundle, a range) give no size and a `problem`.
+    One measure (g or ml) and at most one number of packages give the size. Mass and volume outrank pieces, pieces
+    outrank lengths. Equal amounts in two systems (`12 oz (340 g)`) are one, the metric one; different amounts of the
+    same dimension (a bundle, a range) give no size and a `problem`.
     """
     if not _HAS_AMOUNT.search(text):
         return SizeReading(None, ())
@@ -238,8 +234,7 @@ def _is_range(text: str) -> bool:
 
 
 def _number(digits: str, unit: str) -> float:
-    """The value of a written number. A comma or dot before three digits is read by what the unit makes "
-    "plausible."""
+    """The value of a written number. A comma or dot before three digits is read by what the unit makes plausible."""
     if "/" in digits:
         whole, _, fraction = digits.rpartition(" ")
         numerator, denominator = fraction.split("/")

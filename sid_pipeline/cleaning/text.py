@@ -66,9 +66,8 @@ def normalise(text: str) -> str:
     """NFKC with control characters, trade marks and typographic variants unified; single spaces,
     newlines kept.
 
-    Idempotent. Runs of two or more spaces inside a line become one `, `: catalogues that lost their commas
-    show
-    them as double spaces.
+    Idempotent. Runs of two or more spaces inside a line become one `, `: catalogues that lost their commas show them
+    as double spaces.
     """
     if text.isascii() and "  " not in text and "(" not in text and text.isprintable():
         return text.strip()

@@ -1,7 +1,6 @@
 """The fixed words of the rules cleaner: ingredients, materials, forms, audiences and words that only sell.
 
-Belongs here: word lists of general English (and the commonest claims of neighbouring languages). What is
-particular
+Belongs here: word lists of general English (and the commonest claims of neighbouring languages). What is particular
 to one catalogue is learned by `lexicon`. Ingredient phrases are compared by the stems of their words.
 """
 

@@ -19,10 +19,8 @@ class CollapsedCodebookError(RuntimeError):
 
 @dataclass(frozen=True)
 class Health:
-    """usage, perplexity: per level, codewords in use and exp(entropy); attainable: per level, most that the
-    data
-    could use; distinct: distinct code sequences; rows, distinct_rows: products and different vectors among
-    them;
+    """usage, perplexity: per level, codewords in use and exp(entropy); attainable: per level, most that the data
+    could use; distinct: distinct code sequences; rows, distinct_rows: products and different vectors among them;
     collisions: 1 - distinct / rows; relative_error: held-out squared error / variance."""
 
     usage: list[float]

@@ -44,12 +44,10 @@ def kmeans(
 ) -> Tensor:
     """Centroids (k, D) of x (N, D) after at most `iterations` Lloyd steps.
 
-    start: (M, D) first centroids, M <= k; the missing ones are rows drawn with probability proportional to
-    their squared distance from those (k-means|| in one round), or evenly where there is no start. A cluster
-    left empty
+    start: (M, D) first centroids, M <= k; the missing ones are rows drawn with probability proportional to their
+    squared distance from those (k-means|| in one round), or evenly where there is no start. A cluster left empty
+    is moved to one of the rows farthest from their centroid. With fewer distinct rows than k, some centroids repeat.
     weight: (N,) weight of each row, 1 if not given.
-    is moved to one of the rows farthest from their centroid. With fewer distinct rows than k, some centroids
-    repeat.
     """
     n = len(x)
     if start is None:

@@ -68,8 +68,7 @@ def train(
     """Train a codebook.
 
     embeddings: (N, d) float32, an array or a memory map (it is read in place, never copied whole).
-    taxonomy_paths: (N, depth) integers, coarse to fine, -1 or None where there is no (further) category;
-    None for
+    taxonomy_paths: (N, depth) integers, coarse to fine, -1 or None where there is no (further) category; None for
         no taxonomy at all. A level's integers need only be unique under their parent.
     checkpoint_dir: folder for crash-safe checkpoints; a run found there is resumed and ends in the same
     codebook.
