@@ -157,6 +157,7 @@ def night(arguments: argparse.Namespace) -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(arguments.folder or scratch)
+        folder.mkdir(parents=True, exist_ok=True)
         template = ["{title}", "{brand}", "{size}", "{description}"]
         settings = Settings.model_validate(
             {

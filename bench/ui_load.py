@@ -66,7 +66,10 @@ def _catalogue(project: Path, days: int) -> list[str]:
     first, names = date.fromisoformat(DAY1), []
     for number in range(days):
         names.append((first + timedelta(days=number)).isoformat())
-        shutil.copytree(project / "data/catalogue" / DAY1, project / "data/catalogue" / names[-1], dirs_exist_ok=True)
+        if number:
+            shutil.copytree(
+                project / "data/catalogue" / DAY1, project / "data/catalogue" / names[-1], dirs_exist_ok=True
+            )
     return names
 
 

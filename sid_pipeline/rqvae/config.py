@@ -101,6 +101,13 @@ class TrainConfig:
     max_relative_error: float = _described(
         0.9, "Quality gate: largest held-out squared error relative to the variance. inf turns this gate off."
     )
+    max_error_against_kmeans: float = _described(
+        2.0, "Quality gate: largest held-out error relative to that of residual k-means. inf turns this gate off."
+    )
+    min_near_share: float = _described(
+        0.5,
+        "Quality gate: least share of pairs with cosine >= 0.9 that share their first codeword. 0 turns this gate off.",
+    )
 
     def __post_init__(self) -> None:
         for name in ("hidden", "level_weights"):
@@ -172,6 +179,8 @@ class TrainConfig:
             "min_usage": (0, 1),
             "max_collisions": (0, 1),
             "max_relative_error": (0, math.inf),
+            "max_error_against_kmeans": (0, math.inf),
+            "min_near_share": (0, 1),
         }
         for name, (low, high) in ranges.items():
             value = getattr(self, name)

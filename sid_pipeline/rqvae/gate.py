@@ -11,6 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sid_pipeline.rqvae.config import TrainConfig
+
+LEAST_PAIRS = 100
+"""Fewer pairs of near-duplicates say too little to refuse a codebook."""
+
 
 class CollapsedCodebookError(RuntimeError):
     """Training ended in a codebook that must not be used; the message says which level, why, and what to
@@ -19,9 +24,18 @@ class CollapsedCodebookError(RuntimeError):
 
 @dataclass(frozen=True)
 class Health:
-    """usage, perplexity: per level, codewords in use and exp(entropy); attainable: per level, most that the data
-    could use; distinct: distinct code sequences; rows, distinct_rows: products and different vectors among them;
-    collisions: 1 - distinct / rows; relative_error: held-out squared error / variance."""
+    """Figures of a codebook.
+
+    Attributes:
+        usage, perplexity: per level, share of codewords in use and exp(entropy).
+        attainable: per level, most codewords that the data could use.
+        distinct: distinct code sequences.
+        rows, distinct_rows: products, and different vectors among them.
+        collisions: 1 - distinct / rows.
+        relative_error: held-out squared error / variance.
+        kmeans_error: the same of residual k-means (`yardsticks.residual_kmeans_error`).
+        near_pairs: pairs of near-duplicates looked at; near_share: share of them with equal first 1, 2, ... codes.
+    """
 
     usage: list[float]
     perplexity: list[float]
@@ -31,14 +45,24 @@ class Health:
     distinct_rows: int
     collisions: float
     relative_error: float
+    kmeans_error: float
+    near_pairs: int
+    near_share: list[float]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready figures."""
         return asdict(self)
 
 
-def measure(codes: NDArray[np.int32], codebook_size: int, distinct_rows: int, relative_error: float) -> Health:
-    """Health figures of codes (N, levels)."""
+def measure(
+    codes: NDArray[np.int32],
+    codebook_size: int,
+    distinct_rows: int,
+    relative_error: float,
+    kmeans_error: float,
+    near: tuple[int, list[float]],
+) -> Health:
+    """Health of codes (N, levels); `near` as `yardsticks.near_duplicates` gives it."""
     n, levels = codes.shape
     usage, perplexity = [], []
     for level in range(levels):
@@ -56,40 +80,49 @@ def measure(codes: NDArray[np.int32], codebook_size: int, distinct_rows: int, re
         distinct_rows,
         1 - distinct / n,
         relative_error,
+        kmeans_error,
+        *near,
     )
 
 
-def refuse_collapse(
-    health: Health,
-    codebook_size: int,
-    min_usage: float,
-    max_collisions: float,
-    max_relative_error: float,
-    lambda_contrastive: float,
-) -> None:
-    """Raise `CollapsedCodebookError` with the diagnosis if a gate is missed."""
+def refuse_collapse(health: Health, config: TrainConfig, lambda_contrastive: float) -> None:
+    """Raise `CollapsedCodebookError` with the diagnosis if a gate of the config is missed."""
     found = []
     for level, share in enumerate(health.usage):
-        used, possible = round(share * codebook_size), health.attainable[level]
+        used, possible = round(share * config.codebook_size), health.attainable[level]
         # Deeper levels of few or repeated products have little left to say; only level 1 can always fill up.
-        if used < min_usage * possible and (level == 0 or health.distinct < 0.5 * health.distinct_rows):
+        if used < config.min_usage * possible and (level == 0 or health.distinct < 0.5 * health.distinct_rows):
             found.append(
                 f"level {level + 1} uses {used} of {possible} usable codewords "
-                f"(perplexity {health.perplexity[level]:.1f}, gate {min_usage:.0%}): {_cure(level, lambda_contrastive)}"
+                f"(perplexity {health.perplexity[level]:.1f}, gate {config.min_usage:.0%}): "
+                f"{_cure(level, lambda_contrastive)}"
             )
     colliding = 1 - health.distinct / health.distinct_rows
-    if colliding > max_collisions:
+    if colliding > config.max_collisions:
         weakest = int(np.argmin(health.perplexity)) + 1
         found.append(
-            f"{colliding:.0%} of {health.distinct_rows} different products collide (gate {max_collisions:.0%}; "
+            f"{colliding:.0%} of {health.distinct_rows} different products collide (gate {config.max_collisions:.0%}; "
             f"the level that tells least apart is {weakest}, perplexity {health.perplexity[weakest - 1]:.1f}): lower "
             "group_products, raise cells_per_group or codebook_size, or lower lambda_contrastive"
         )
-    if not health.relative_error <= max_relative_error:
+    if not health.relative_error <= config.max_relative_error:
         found.append(
             f"held-out reconstruction error is {health.relative_error:.2f} of the variance (gate "
-            f"{max_relative_error:g}), as if every product were the mean: train longer, lower learning_rate, or "
+            f"{config.max_relative_error:g}), as if every product were the mean: train longer, lower learning_rate, or "
             "check that the embeddings differ"
+        )
+    most = config.max_error_against_kmeans * health.kmeans_error
+    if not health.relative_error <= most:
+        found.append(
+            f"held-out reconstruction error is {health.relative_error:.3f} of the variance, residual k-means of the "
+            f"same size makes {health.kmeans_error:.3f} (gate: {config.max_error_against_kmeans:g} times that): train "
+            "longer, lower group_products, or lower lambda_contrastive"
+        )
+    if health.near_pairs >= LEAST_PAIRS and health.near_share[0] < config.min_near_share:
+        found.append(
+            f"only {health.near_share[0]:.0%} of {health.near_pairs} pairs of near-duplicates share their first "
+            f"codeword (gate {config.min_near_share:.0%}), so prefixes mean little: raise group_products or "
+            "snapped_levels, lower cells_per_group, or look whether the categories contradict the embeddings"
         )
     if found:
         raise CollapsedCodebookError("The codebook collapsed: " + "; ".join(found) + ".")

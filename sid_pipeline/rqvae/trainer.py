@@ -23,7 +23,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from sid_pipeline.rqvae import checkpoint, gate, losses
+from sid_pipeline.rqvae import checkpoint, gate, losses, yardsticks
 from sid_pipeline.rqvae import initialise as init
 from sid_pipeline.rqvae.codebook import Codebook
 from sid_pipeline.rqvae.config import TrainConfig
@@ -44,6 +44,7 @@ _LATENT_DIM = 96
 _LEAST_MICRO = 32
 _FIT_ROWS = 262_144
 _FIT_PASSES = 2
+_YARDSTICK_ROWS, _NEAR_ROWS = 16_384, 32_768
 # What follows the last refit: metrics, margins, distances, writing.
 _FINISH_SECONDS = 1.0
 _DISTANCE_QUANTILES = (0.5, 0.9, 0.99, 0.999)
@@ -631,8 +632,13 @@ class _Run:
             [self.model.quantise(self.model.encode(self.data.take(part))).codes for part, _ in _chunks(rows)]
         )
         distinct = len(np.unique(self.data.fingerprint[rows]))
-        health = gate.measure(codes.cpu().numpy(), c.codebook_size, distinct, relative)
-        gate.refuse_collapse(health, c.codebook_size, c.min_usage, c.max_collisions, c.max_relative_error, self.lam)
+        fitted_on, held = self.data.take(self._sample(_YARDSTICK_ROWS, 6)), self.data.take(self.held_rows)
+        baseline = yardsticks.residual_kmeans_error(fitted_on, held, c.levels, c.codebook_size, c.seed)
+        drawn = np.random.default_rng([c.seed, 7]).permutation(len(rows))[:_NEAR_ROWS]
+        vectors = torch.from_numpy(np.asarray(self.data.raw[rows[drawn]], np.float32)).to(self.device)
+        near = yardsticks.near_duplicates(vectors, codes[torch.from_numpy(drawn).to(self.device)])
+        health = gate.measure(codes.cpu().numpy(), c.codebook_size, distinct, relative, baseline, near)
+        gate.refuse_collapse(health, c, self.lam)
         manifest = {
             "train_config": c.to_dict(),
             "inputs": {

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ torch = pytest.importorskip("torch")
 from sid_pipeline.rqvae import Codebook, CollapsedCodebookError, TrainConfig, gate, train  # noqa: E402
 from sid_pipeline.rqvae.checkpoint import FILE, CheckpointError  # noqa: E402
 from sid_pipeline.rqvae.trainer import TrainingError  # noqa: E402
+from sid_pipeline.rqvae.yardsticks import near_duplicates, residual_kmeans_error  # noqa: E402
 from sid_pipeline_tests.unit.rqvae.data import catalogue, quick  # noqa: E402
 
 
@@ -278,24 +281,66 @@ def test_a_collapsed_level_is_refused_with_its_diagnosis() -> None:
         train(x.astype(np.float32), paths, quick())
 
 
+def health_of(codes: np.ndarray, distinct_rows: int = 100, **changes: Any) -> gate.Health:
+    """Figures of codes (N, levels) that pass every gate that does not look at the codes."""
+    measured = gate.measure(codes, 16, distinct_rows, 0.3, 0.3, (1000, [1.0, 1.0]))
+    return dataclasses.replace(measured, **changes)
+
+
 def test_gate_names_level_and_cure() -> None:
     codes = np.zeros((100, 2), np.int32)
     codes[:, 1] = np.arange(100) % 3
-    health = gate.measure(codes, 16, 100, 0.3)
+    health = health_of(codes)
     assert health.usage == [1 / 16, 3 / 16]
     assert health.perplexity == pytest.approx([1.0, 3.0], rel=1e-3)
     assert (health.distinct, health.collisions) == (3, 0.97)
     with pytest.raises(CollapsedCodebookError, match=r"level 1 uses 1 of 16 .*lower it towards 0.01.*level 2 uses 3"):
-        gate.refuse_collapse(health, 16, 0.5, 1.0, 0.9, 1.0)
-    gate.refuse_collapse(health, 16, 0.0, 1.0, 0.9, 1.0)
+        gate.refuse_collapse(health, quick(max_collisions=1.0), 1.0)
+    gate.refuse_collapse(health, quick(min_usage=0.0, max_collisions=1.0), 1.0)
 
 
 def test_gate_of_collisions_names_the_level_that_tells_least_apart() -> None:
     codes = np.stack([np.arange(100) % 5, np.arange(100) % 2], 1).astype(np.int32)  # 10 code pairs for 100 products
+    config = quick(min_usage=0.0, max_collisions=0.85)
     with pytest.raises(CollapsedCodebookError, match=r"90% of 100 different products collide .*apart is 2, perpl"):
-        gate.refuse_collapse(gate.measure(codes, 16, 100, 0.3), 16, 0.0, 0.85, 0.9, 0.01)
+        gate.refuse_collapse(health_of(codes), config, 0.01)
     # Repeated products share their codes by right.
-    gate.refuse_collapse(gate.measure(codes, 16, 10, 0.3), 16, 0.0, 0.85, 0.9, 0.01)
+    gate.refuse_collapse(health_of(codes, distinct_rows=10), config, 0.01)
+
+
+def test_gate_of_error_compares_with_residual_kmeans() -> None:
+    codes = np.arange(100, dtype=np.int32)[:, None] % 16 * np.ones(2, np.int32)
+    config = quick(max_collisions=1.0)
+    gate.refuse_collapse(health_of(codes, relative_error=0.59), config, 0.01)
+    with pytest.raises(CollapsedCodebookError, match=r"error is 0.610 .*residual k-means of the same size makes 0.300"):
+        gate.refuse_collapse(health_of(codes, relative_error=0.61), config, 0.01)
+    gate.refuse_collapse(health_of(codes, relative_error=0.61), quick(max_error_against_kmeans=2.5), 0.01)
+
+
+def test_gate_of_near_duplicates_needs_pairs_enough() -> None:
+    codes = np.arange(100, dtype=np.int32)[:, None] % 16 * np.ones(2, np.int32)
+    config = quick(max_collisions=1.0)
+    with pytest.raises(CollapsedCodebookError, match="only 40% of 100 pairs of near-duplicates share their first"):
+        gate.refuse_collapse(health_of(codes, near_pairs=100, near_share=[0.4, 0.1]), config, 0.01)
+    gate.refuse_collapse(health_of(codes, near_pairs=99, near_share=[0.4, 0.1]), config, 0.01)
+
+
+def test_near_duplicates_by_hand() -> None:
+    far = torch.eye(400, 402)[:, [-2, -1, *range(400)]]
+    near = torch.zeros(4, 402)
+    near[:, :2] = torch.tensor([[1.0, 0.0], [0.95, 0.1], [0.0, 1.0], [0.1, 3.0]])
+    x, codes = torch.cat([near, far]), torch.tensor([[1, 2], [1, 3], [4, 5], [4, 5], *[[4, 5]] * 400])
+    # Pairs seen from the first three rows: 0-1, 1-0 and 2-3, which is few among 3 x 404.
+    assert near_duplicates(x, codes, queries=3) == (3, [1.0, pytest.approx(1 / 3)])
+    assert near_duplicates(x[[0, 2]], codes[[0, 2]]) == (0, [0.0, 0.0])
+    assert near_duplicates(1 + x, codes)[0] == 0  # all in one cone
+
+
+def test_residual_kmeans_error_on_points_that_are_centroids() -> None:
+    """Four points and two levels of two codewords: nothing is left over. One level leaves the spread of each pair."""
+    points = torch.tensor([[10.0, 1.0], [10.0, -1.0], [-10.0, 1.0], [-10.0, -1.0]]).repeat(8, 1)
+    assert residual_kmeans_error(points, points, 2, 2, 0) == pytest.approx(0.0, abs=1e-6)
+    assert residual_kmeans_error(points, points, 1, 2, 0) == pytest.approx(1 / 101, rel=1e-4)
 
 
 def test_defaults_scale_with_the_catalogue() -> None:
