@@ -107,11 +107,18 @@ def test_the_id_follows_all_that_decides_a_vector_and_nothing_else(tiny_bert, ti
         settings(tiny_bert, max_tokens=16),
         settings(tiny_bert, template=["{title}", "{brand}"]),
         settings(tiny_bert, text="cleaned"),
+        settings(tiny_bert, say_once=True),
     ]
     ids = [embedder_id(one, tmp_path) for one in (base, *changed)]
     assert len(set(ids)) == len(ids)
     assert embedder_id(settings(tiny_bert, batch_tokens=99), tmp_path) == ids[0]
     assert embedder_id(base.model_copy(update={"device": "cuda"}), tmp_path) == ids[0]
+
+
+def test_the_id_of_earlier_settings_stays_what_it_was(tmp_path):
+    """Served releases pin ids: a new setting must not rename what was made before there was one."""
+    old = EmbedderSettings(model="google/embeddinggemma-300m", revision="abc")
+    assert embedder_id(old, tmp_path) == "embeddinggemma-300m-c45131d6365e"
 
 
 def test_the_id_follows_the_weights(tiny_bert, tmp_path):
