@@ -15,6 +15,8 @@ from sid_pipeline.rqvae.config import TrainConfig
 
 LEAST_PAIRS = 100
 """Fewer pairs of near-duplicates say too little to refuse a codebook."""
+LEAST_ERROR = 0.005
+"""Errors relative to the variance that are as good as none."""
 
 
 class CollapsedCodebookError(RuntimeError):
@@ -111,8 +113,8 @@ def refuse_collapse(health: Health, config: TrainConfig, lambda_contrastive: flo
             f"{config.max_relative_error:g}), as if every product were the mean: train longer, lower learning_rate, or "
             "check that the embeddings differ"
         )
-    most = config.max_error_against_kmeans * health.kmeans_error
-    if not health.relative_error <= most:
+    # Where next to nothing is left over, as on a few repeated vectors, a ratio says nothing.
+    if health.relative_error > config.max_error_against_kmeans * max(health.kmeans_error, LEAST_ERROR):
         found.append(
             f"held-out reconstruction error is {health.relative_error:.3f} of the variance, residual k-means of the "
             f"same size makes {health.kmeans_error:.3f} (gate: {config.max_error_against_kmeans:g} times that): train "

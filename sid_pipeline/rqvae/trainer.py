@@ -45,8 +45,8 @@ _LEAST_MICRO = 32
 _FIT_ROWS = 262_144
 _FIT_PASSES = 2
 _YARDSTICK_ROWS, _NEAR_ROWS = 16_384, 32_768
-# What follows the last refit: metrics, margins, distances, writing.
-_FINISH_SECONDS = 1.0
+# What follows the last refit: yardsticks, metrics, margins, distances, writing.
+_FINISH_SECONDS = 2.0
 _DISTANCE_QUANTILES = (0.5, 0.9, 0.99, 0.999)
 _OOD_FACTOR = 1.5
 _TERMS = ("loss", "reconstruction", "quantisation", "contrastive")

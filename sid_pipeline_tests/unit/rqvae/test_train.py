@@ -315,6 +315,9 @@ def test_gate_of_error_compares_with_residual_kmeans() -> None:
     with pytest.raises(CollapsedCodebookError, match=r"error is 0.610 .*residual k-means of the same size makes 0.300"):
         gate.refuse_collapse(health_of(codes, relative_error=0.61), config, 0.01)
     gate.refuse_collapse(health_of(codes, relative_error=0.61), quick(max_error_against_kmeans=2.5), 0.01)
+    gate.refuse_collapse(health_of(codes, relative_error=0.009, kmeans_error=0.0), config, 0.01)
+    off = quick(max_collisions=1.0, max_error_against_kmeans=float("inf"))
+    gate.refuse_collapse(health_of(codes, relative_error=0.8, kmeans_error=0.0), off, 0.01)
 
 
 def test_gate_of_near_duplicates_needs_pairs_enough() -> None:
