@@ -182,7 +182,7 @@ def _embed(
             "without a usable vector (tried again with the next snapshot)": markdown_table(
                 [row.asDict() for row in faulty.collect()] if counts["faulty"] else [], width=160
             ),
-            f"texts and nearest products (among {NEIGHBOUR_POOL:,})": _neighbours(found, products, embedder),
+            f"texts and nearest products (among {NEIGHBOUR_POOL:,})": _neighbours(written, store, products, embedder),
         },
     )
 
@@ -304,10 +304,10 @@ def _in_slices(texts: int, write: Callable[[int, int], None]) -> "Work":
     return Work(texts=texts, seconds=time.monotonic() - started)
 
 
-def _neighbours(found: "DataFrame", products: "DataFrame", embedder: EmbedderSettings) -> Any:
+def _neighbours(written: "DataFrame", store: "DataFrame", products: "DataFrame", embedder: EmbedderSettings) -> Any:
     """Some products with their own text, the text that is embedded, and the products nearest by this embedder.
 
-    The products are chosen by a hash of their ids, so every embedder shows the same ones.
+    The products are chosen by a hash of their ids, so every embedder shows the same ones; only their vectors are moved.
     """
     from pyspark.sql import functions as F
 
@@ -315,12 +315,19 @@ def _neighbours(found: "DataFrame", products: "DataFrame", embedder: EmbedderSet
     from sid_pipeline.embedding.vectors import matrix
 
     raw = F.concat_ws(". ", "title", "brand", "size", "description").alias("raw")
+    usable = written.join(store.where("fault IS NULL").select("text_hash"), "text_hash", "left_semi")
+    place = F.xxhash64("product_id")
+    chosen = F.broadcast(usable.select("product_id", "text", "text_hash").orderBy(place).limit(NEIGHBOUR_POOL))
     pool = (
-        found.where("vector IS NOT NULL")
-        .select("product_id", "text", "vector")
-        .join(products.select("product_id", "title", raw), "product_id")
-        .orderBy(F.xxhash64("product_id"))
-        .limit(NEIGHBOUR_POOL)
+        products.select("product_id", "title", raw)
+        .join(chosen, "product_id")
+        .join(
+            store.where("vector IS NOT NULL")
+            .select("text_hash", "vector")
+            .join(F.broadcast(chosen.select("text_hash").distinct()), "text_hash", "left_semi"),
+            "text_hash",
+        )
+        .orderBy(place)
         .toArrow()
     )
     if len(pool) < 2:
