@@ -317,19 +317,10 @@ def _neighbours(written: "DataFrame", store: "DataFrame", products: "DataFrame",
     raw = F.concat_ws(". ", "title", "brand", "size", "description").alias("raw")
     usable = written.join(store.where("fault IS NULL").select("text_hash"), "text_hash", "left_semi")
     place = F.xxhash64("product_id")
-    chosen = F.broadcast(usable.select("product_id", "text", "text_hash").orderBy(place).limit(NEIGHBOUR_POOL))
-    pool = (
-        products.select("product_id", "title", raw)
-        .join(chosen, "product_id")
-        .join(
-            store.where("vector IS NOT NULL")
-            .select("text_hash", "vector")
-            .join(F.broadcast(chosen.select("text_hash").distinct()), "text_hash", "left_semi"),
-            "text_hash",
-        )
-        .orderBy(place)
-        .toArrow()
-    )
+    chosen = usable.select("product_id", "text", "text_hash").orderBy(place).limit(NEIGHBOUR_POOL)
+    titled = products.select("product_id", "title", raw).join(F.broadcast(chosen), "product_id")
+    vectors = store.where("vector IS NOT NULL").select("text_hash", "vector")
+    pool = vectors.join(F.broadcast(titled), "text_hash").orderBy(place).toArrow()
     if len(pool) < 2:
         return markdown_table([])
     shown = range(min(SHOWN, len(pool)))
