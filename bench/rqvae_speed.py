@@ -69,20 +69,26 @@ class _Products(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def gemm_limit(step: Step) -> tuple[Step, float]:
-    """The products of one step, to be made again into buffers of their own; and how many flop they are."""
-    with _Products() as products:
-        step()
-    operands = []
-    for a, b in products.seen:
-        fresh = [torch.empty_strided(m.shape, m.stride(), dtype=m.dtype, device=m.device).normal_() for m in (a, b)]
-        operands.append((*fresh, torch.matmul(*fresh)))
+def gemm_limit(step: Step, steps: int) -> tuple[Step, float]:
+    """The products of some steps, to be made again into buffers of their own, a step's at each call; and how many flop
+    a step is in the mean."""
+    replays, flop = [], 0.0
+    for _ in range(steps):
+        with _Products() as products:
+            step()
+        operands = []
+        for a, b in products.seen:
+            fresh = [torch.empty_strided(m.shape, m.stride(), dtype=m.dtype, device=m.device).normal_() for m in (a, b)]
+            operands.append((*fresh, torch.matmul(*fresh)))
+        flop += sum(2.0 * out.numel() * a.shape[-1] for a, _, out in operands)
+        replays.append(operands)
+    turn = itertools.cycle(replays)
 
     def replay() -> None:
-        for a, b, out in operands:
+        for a, b, out in next(turn):
             torch.matmul(a, b, out=out)
 
-    return replay, sum(2.0 * out.numel() * a.shape[-1] for a, _, out in operands)
+    return replay, flop / steps
 
 
 # --------------------------------------------------------------------------------------------------------- peers
@@ -186,7 +192,9 @@ def measure_training(args: argparse.Namespace) -> None:
             data.x, paths, TrainConfig(**{**base, "lambda_contrastive": 0.0, "hierarchical_fraction": 0.0})
         ),
     }
-    steps["GEMM limit"], flop = gemm_limit(ours)
+    steps["GEMM limit"], flop = gemm_limit(ours, config.contrastive_every)
+    # Whole rounds of the term, which comes every so many steps.
+    args.per_turn = -(-args.per_turn // config.contrastive_every) * config.contrastive_every
     if args.peers:
         sys.path.append(str(args.peers))
         x = torch.from_numpy(data.x).to(args.device)

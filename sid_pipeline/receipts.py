@@ -69,6 +69,11 @@ class Receipts:
             return None
         return Receipt(**json.loads(path.read_text(encoding="utf-8")))
 
+    def before(self, asset: str, partition: str) -> Receipt | None:
+        """The receipt of the last partition before this one, in the order of their keys, that has one."""
+        earlier = [key for key in self.partitions(asset) if key < partition]
+        return self.get(asset, earlier[-1]) if earlier else None
+
     def need(self, asset: str, partition: str = UNPARTITIONED) -> Receipt:
         """The receipt of an input.
 

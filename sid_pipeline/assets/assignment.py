@@ -8,6 +8,7 @@ from pydantic import Field
 from sid_pipeline.assets.flavours import Flavour, check_joined, choose_snapshot, embedding_receipts
 from sid_pipeline.assets.recording import (
     Check,
+    Earlier,
     Markdown,
     Outcome,
     markdown_table,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from sid_pipeline.assignment.refresh import Inspection
 
 STAGE = "semantic_ids"
+TOUCHED = "changed: "  # figures of what a night touched
 
 
 class SnapshotConfig(dg.Config):
@@ -92,6 +94,11 @@ def assignment_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
                 "max_missing_share": warehouse.settings.assignment.max_missing_share,
             },
             lambda: _assign(warehouse, flavour, release, snapshot, codebook),
+            earlier=Earlier(
+                lambda: warehouse.receipts.get(key, release.release),
+                lambda receipt: _stand(receipt, snapshot),
+                but_for=frozenset({"as_of_snapshot"}),
+            ),
         )
 
     return [semantic_ids]
@@ -110,6 +117,13 @@ def _refuse_going_back(last: Receipt | None, snapshot: str, asked: bool, force: 
             f"snapshot {snapshot} is older than {last.facts['as_of_snapshot']}, which the SIDs of this release stand "
             "on: set force to go back"
         )
+
+
+def _stand(receipt: Receipt, snapshot: str) -> Outcome:
+    """The SIDs as they are, standing on another day with the same products, vectors and codebook."""
+    told = {name: 0 for name in receipt.metadata if name.startswith(TOUCHED)}
+    told |= {"as of snapshot": snapshot, "rows written": 0, "whole slice": False}
+    return Outcome.again(receipt, told, {"as_of_snapshot": snapshot})
 
 
 def _assign(warehouse: Warehouse, flavour: Flavour, release: Release, snapshot: str, trained: Receipt) -> Outcome:
@@ -139,7 +153,7 @@ def _assign(warehouse: Warehouse, flavour: Flavour, release: Release, snapshot: 
             "as of snapshot": snapshot,
             "rows written": done.touched,
             "whole slice": done.whole,
-            **{f"changed: {name}": number for name, number in seen.changes.items()},
+            **{f"{TOUCHED}{name}": number for name, number in seen.changes.items()},
             "assigned": seen.assigned,
             "without a SID": seen.active - seen.assigned,
             "withdrawn, kept as tombstones": seen.withdrawn,

@@ -7,14 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from sid_pipeline.assets.recording import Outcome, markdown_table, materialise, plain_failures, table_metadata
+from sid_pipeline.assets.recording import (
+    Earlier,
+    Markdown,
+    Outcome,
+    markdown_table,
+    materialise,
+    plain_failures,
+    table_metadata,
+)
 from sid_pipeline.assets.relevance import ESCI_MODEL
 from sid_pipeline.cleanings import cleanings_of
 from sid_pipeline.embedders import record, wanted_embedders
 from sid_pipeline.files import digest
 from sid_pipeline.partitions import snapshots
-from sid_pipeline.receipts import MissingInput
-from sid_pipeline.resources.tables import fingerprint
+from sid_pipeline.receipts import MissingInput, Receipt
+from sid_pipeline.resources.tables import fingerprint_figures, fingerprint_of
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import CLEANED_ATTRIBUTES, EMBEDDED_PRODUCTS, EMBEDDINGS, PRODUCTS
 from sid_pipeline.settings import EmbedderSettings, Settings
@@ -28,6 +36,7 @@ if TYPE_CHECKING:
 NEIGHBOUR_POOL, SHOWN, NEIGHBOURS = 5_000, 6, 3
 # Texts of one commit where Spark encodes: what a killed driver loses.
 SPARK_SLICE = 50_000
+ALSO_ENCODED = "also encoded for releases in use"
 
 
 def embeddings_key(embedder: str) -> str:
@@ -79,12 +88,19 @@ def _embedding_asset(settings: Settings, name: str) -> dg.AssetsDefinition:
                 inputs |= {"cleaned": cleaned.data_version, "cleaner_id": cleaned.facts["cleaner_id"]}
         for sentence in lost:
             context.log.warning(sentence)
+
+        def before() -> Receipt | None:
+            receipt = warehouse.receipts.before(embeddings_key(name), snapshot)
+            # Texts without a usable vector are tried again with each snapshot; old receipts do not say if there were.
+            return receipt if receipt is not None and not lost and receipt.facts.get("faulty") == 0 else None
+
         return materialise(
             context,
             warehouse.receipts,
             embeddings_key(name),
             inputs,
             lambda: _embed_all(warehouse, name, wanted, lost, snapshot),
+            earlier=Earlier(before, lambda receipt: _embed_as_before(warehouse, receipt, snapshot)),
             shared=True,
         )
 
@@ -116,23 +132,51 @@ def _embed_all(
     versions = {identity: slice.data_version for identity, slice in embedded.items()}
     metadata = dict(embedded[current].metadata)
     if pinned:
-        rows = [{"embedder": identity, "encoded now": embedded[identity].encoded} for identity in pinned]
-        metadata["also encoded for releases in use"] = markdown_table(rows)
+        metadata[ALSO_ENCODED] = _also_encoded({identity: embedded[identity].encoded for identity in pinned})
     if lost:
         metadata["embedders that are gone"] = markdown_table([{"release": s} for s in lost], width=300)
     return Outcome(
         data_version=digest(versions),
         metadata=metadata,
-        facts={"embedder_ids": versions, "encoded_now": sum(slice.encoded for slice in embedded.values())},
+        facts={
+            "embedder_ids": versions,
+            "encoded_now": sum(slice.encoded for slice in embedded.values()),
+            "faulty": sum(slice.faulty for slice in embedded.values()),
+        },
     )
+
+
+def _also_encoded(encoded: dict[str, int]) -> Markdown:
+    return markdown_table([{"embedder": identity, "encoded now": texts} for identity, texts in encoded.items()])
+
+
+def _embed_as_before(warehouse: Warehouse, before: Receipt, snapshot: str) -> Outcome:
+    """Take over the texts of an earlier snapshot of the same products; their vectors are in the store."""
+    tables = warehouse.tables
+    for identity in before.facts["embedder_ids"]:
+        texts = tables.read(EMBEDDED_PRODUCTS, embedder_id=identity, snapshot=before.partition)
+        tables.replace(EMBEDDED_PRODUCTS, texts, embedder_id=identity, snapshot=snapshot)
+    metadata: dict[str, Any] = {"encoded now": 0, "texts a second": 0.0, "padding share": 0.0}
+    if ALSO_ENCODED in before.metadata:
+        _, *pinned = before.facts["embedder_ids"]
+        metadata[ALSO_ENCODED] = _also_encoded(dict.fromkeys(pinned, 0))
+    return Outcome.again(before, metadata, {"encoded_now": 0})
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """A snapshot embedded by one embedder: hash of what readers see, texts encoded now, figures for people."""
+    """A snapshot embedded by one embedder.
+
+    Attributes:
+        data_version: hash of what readers see.
+        encoded: texts encoded now.
+        faulty: products without a usable vector.
+        metadata: figures for people.
+    """
 
     data_version: str
     encoded: int
+    faulty: int
     metadata: dict[str, Any]
 
 
@@ -155,12 +199,15 @@ def _embed(
             rows, work = _take_supplied(warehouse, identity, embedder, products, snapshot, spool)
     written = tables.read(EMBEDDED_PRODUCTS, embedder_id=identity, snapshot=snapshot)
     store = tables.read(EMBEDDINGS, embedder_id=identity)
-    found = written.join(store, "text_hash", "left")
-    fault = F.col("vector").isNull()
+    # By the fault, which stands where a vector does not: vectors are large, and are not read to be counted.
+    found = written.join(store.select("text_hash", "fault", F.lit(True).alias("held")), "text_hash", "left")
+    lost = F.col("held").isNull()
+    fault = lost | F.col("fault").isNotNull()
     counts = found.agg(
         F.countDistinct("text_hash").alias("texts"),
-        F.sum((fault & F.col("fault").isNull()).cast("long")).alias("lost"),
+        F.sum(lost.cast("long")).alias("lost"),
         F.sum(fault.cast("long")).alias("faulty"),
+        *fingerprint_figures("product_id", "text_hash", fault),
     ).collect()[0]
     if counts["lost"]:
         raise MissingInput(
@@ -169,8 +216,9 @@ def _embed(
         )
     faulty = found.where(fault).select("product_id", "text", "fault").orderBy("product_id").limit(20)
     return Embedded(
-        data_version=fingerprint(found.select("product_id", "text_hash", fault)),
+        data_version=fingerprint_of(counts),
         encoded=work.texts,
+        faulty=counts["faulty"] or 0,
         metadata={
             "dagster/row_count": rows,
             "embedder": identity,
@@ -209,7 +257,7 @@ def _encode_new(
     rows = tables.replace(EMBEDDED_PRODUCTS, texts, embedder_id=identity, snapshot=snapshot)
 
     needed = tables.read(EMBEDDED_PRODUCTS, embedder_id=identity, snapshot=snapshot)
-    needed = needed.select("text_hash", "text").dropDuplicates(["text_hash"])
+    needed = needed.select("text_hash", "text")
     _new(warehouse, needed, identity).write.parquet(str(spool / "new"))
     _forget_faults(warehouse, spool / "new", identity)
 
@@ -255,7 +303,7 @@ def _take_supplied(
     titles = products.select("product_id", products["title"].alias("text"))
     texts = judged.select("product_id", "text_hash").join(titles, "product_id")
     rows = tables.replace(EMBEDDED_PRODUCTS, texts, embedder_id=identity, snapshot=snapshot)
-    needed = judged.select("text_hash", "vector", "fault").dropDuplicates(["text_hash"])
+    needed = judged.select("text_hash", "vector", "fault")
     _new(warehouse, needed, identity).write.parquet(str(spool / "new"))
     _forget_faults(warehouse, spool / "new", identity)
     new = warehouse.spark.read.parquet(str(spool / "new")).drop("faulty")
@@ -264,14 +312,16 @@ def _take_supplied(
 
 
 def _new(warehouse: Warehouse, needed: "DataFrame", identity: str) -> "DataFrame":
-    """Rows of `needed` whose text_hash has no usable vector; `faulty` says that a fault is on record."""
+    """One row of `needed` for each text_hash without a usable vector; `faulty` says that a fault is on record."""
     from pyspark.sql import functions as F
 
     if not warehouse.tables.exists(EMBEDDINGS):
-        return needed.withColumn("faulty", F.lit(False))
-    store = warehouse.tables.read(EMBEDDINGS, embedder_id=identity)
-    known = store.select("text_hash", F.col("vector").isNull().alias("faulty"))
-    return needed.join(known, "text_hash", "left").where("faulty IS NULL OR faulty").fillna(False, ["faulty"])
+        new = needed.withColumn("faulty", F.lit(False))
+    else:
+        store = warehouse.tables.read(EMBEDDINGS, embedder_id=identity)
+        known = store.select("text_hash", F.col("fault").isNotNull().alias("faulty"))
+        new = needed.join(known, "text_hash", "left").where("faulty IS NULL OR faulty").fillna(False, ["faulty"])
+    return new.dropDuplicates(["text_hash"])
 
 
 def _forget_faults(warehouse: Warehouse, new: Path, identity: str) -> None:
@@ -315,9 +365,8 @@ def _neighbours(written: "DataFrame", store: "DataFrame", products: "DataFrame",
     from sid_pipeline.embedding.vectors import matrix
 
     raw = F.concat_ws(". ", "title", "brand", "size", "description").alias("raw")
-    usable = written.join(store.where("fault IS NULL").select("text_hash"), "text_hash", "left_semi")
     place = F.xxhash64("product_id")
-    chosen = usable.select("product_id", "text", "text_hash").orderBy(place).limit(NEIGHBOUR_POOL)
+    chosen = written.select("product_id", "text", "text_hash").orderBy(place).limit(NEIGHBOUR_POOL)
     titled = products.select("product_id", "title", raw).join(F.broadcast(chosen), "product_id")
     vectors = store.where("vector IS NOT NULL").select("text_hash", "vector")
     pool = vectors.join(F.broadcast(titled), "text_hash").orderBy(place).toArrow()

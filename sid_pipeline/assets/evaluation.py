@@ -91,7 +91,7 @@ def evaluation_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
             context,
             warehouse.receipts,
             flavour.key(NAMES),
-            {**_looked_at(warehouse, assigned), "taxonomy": warehouse.receipts.need(TAXONOMY, release).data_version},
+            {**_content(warehouse, assigned), "taxonomy": warehouse.receipts.need(TAXONOMY, release).data_version},
             lambda: _name_prefixes(warehouse, flavour, release, assigned.facts["as_of_snapshot"]),
         )
 
@@ -126,12 +126,12 @@ def comparison_assets(flavours: list[Flavour]) -> list[dg.AssetsDefinition]:
     sids = [flavour.key(SEMANTIC_IDS_STAGE) for flavour in flavours]
     owners = settings.orchestration.owners
 
-    def compared(warehouse: Warehouse, release: str) -> dict[str, Any]:
-        """Data versions of the flavours that have SIDs; the others are left out, not waited for."""
+    def compared(warehouse: Warehouse, release: str) -> dict[str, Receipt]:
+        """Receipts of the flavours that have SIDs; the others are left out, not waited for."""
         receipts = {
             flavour.name: warehouse.receipts.get(flavour.key(SEMANTIC_IDS_STAGE), release) for flavour in flavours
         }
-        return {name: _looked_at(warehouse, receipt) for name, receipt in receipts.items() if receipt is not None}
+        return {name: receipt for name, receipt in receipts.items() if receipt is not None}
 
     @dg.asset(
         name=COMPARISON,
@@ -147,13 +147,13 @@ def comparison_assets(flavours: list[Flavour]) -> list[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
     ) -> dg.MaterializeResult:
         release = context.partition_key
-        inputs = compared(warehouse, release)
+        receipts = compared(warehouse, release)
         return materialise(
             context,
             warehouse.receipts,
             COMPARISON,
-            inputs,
-            lambda: _compare(warehouse, [f for f in flavours if f.name in inputs], release),
+            {name: _content(warehouse, receipt) for name, receipt in receipts.items()},
+            lambda: _compare(warehouse, [f for f in flavours if f.name in receipts], release),
         )
 
     @dg.asset(
@@ -171,12 +171,12 @@ def comparison_assets(flavours: list[Flavour]) -> list[dg.AssetsDefinition]:
     )
     def explorer(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         release = context.partition_key
-        inputs = compared(warehouse, release)
-        shown = [flavour for flavour in flavours if flavour.name in inputs]
+        receipts = compared(warehouse, release)
+        shown = [flavour for flavour in flavours if flavour.name in receipts]
         before = {flavour.name: previous_publication(warehouse, flavour.name, release) for flavour in shown}
         made = {
             flavour.name: {
-                **inputs[flavour.name],
+                **_looked_at(warehouse, receipts[flavour.name]),
                 **{
                     stage: receipt.data_version
                     for stage in (NAMES, REPORT)
@@ -205,14 +205,17 @@ def _other_live(warehouse: Warehouse, flavour: Flavour, assigned: Receipt) -> st
     return pointer["publication"] if pointer is not None and other else None
 
 
-def _looked_at(warehouse: Warehouse, assigned: Receipt) -> dict[str, str]:
-    """What these assets look at: the SIDs, and the titles, categories and vectors of the day they stand on."""
-    snapshot = assigned.facts["as_of_snapshot"]
+def _content(warehouse: Warehouse, assigned: Receipt) -> dict[str, str]:
+    """What these assets look at: the SIDs, and the titles, categories and vectors that they stand on."""
     return {
         "semantic_ids": assigned.data_version,
-        "as_of_snapshot": snapshot,
-        "products": warehouse.receipts.need(PRODUCTS.name, snapshot).data_version,
+        "products": warehouse.receipts.need(PRODUCTS.name, assigned.facts["as_of_snapshot"]).data_version,
     }
+
+
+def _looked_at(warehouse: Warehouse, assigned: Receipt) -> dict[str, str]:
+    """What is looked at by an asset that also tells the day, or judges it."""
+    return {"as_of_snapshot": assigned.facts["as_of_snapshot"], **_content(warehouse, assigned)}
 
 
 @dataclass(frozen=True)

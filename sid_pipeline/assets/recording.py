@@ -2,8 +2,9 @@
 
 Every asset body is a call of `materialise`: it names its inputs, and a function that does the work and returns an
 `Outcome`. When a receipt shows that the same inputs were already processed by the same `code_version`, the work is
-skipped, no Spark job starts, and the materialisation is still recorded, with the old data version. A run with the tag
-`sid/recompute` (any value but `false`) works all the same.
+skipped, no Spark job starts, and the materialisation is still recorded, with the old data version. Where an earlier day
+was made from the same inputs, an asset may let that output serve again (`Earlier`). A run with the tag `sid/recompute`
+(any value but `false`) works all the same.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from sid_pipeline.promotion import PromotionRefused
 from sid_pipeline.publication.folder import PublicationError
 from sid_pipeline.receipts import UNPARTITIONED, MissingInput, Receipt, Receipts
 from sid_pipeline.relevance.labels import LabelError
+from sid_pipeline.resources.faults import machine_fault
 from sid_pipeline.resources.jars import JarError
 from sid_pipeline.resources.tables import MissingSlice
 from sid_pipeline.rqvae import CodebookError, CollapsedCodebookError
@@ -84,6 +86,47 @@ class Outcome:
     facts: Mapping[str, Any] = field(default_factory=dict)
     checks: tuple[Check, ...] = ()
 
+    @classmethod
+    def again(
+        cls,
+        receipt: Receipt,
+        metadata: Mapping[str, Any],
+        facts: Mapping[str, Any],
+        checks: tuple[Check, ...] | None = None,
+    ) -> Outcome:
+        """The outcome that a receipt speaks of, but for what is given here."""
+        told = {name: _as_made(value) for name, value in receipt.metadata.items()}
+        return cls(
+            receipt.data_version,
+            {**told, **metadata},
+            {**receipt.facts, **facts},
+            tuple(Check(**check) for check in receipt.checks) if checks is None else checks,
+        )
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What was made for an earlier day, to serve again where nothing that decides it has changed since.
+
+    Attributes:
+        find: gives its receipt, None where there is none that may serve; called under the asset's lock.
+        serve: makes it this day's too, for less than the work costs.
+        but_for: inputs that may differ.
+    """
+
+    find: Callable[[], Receipt | None]
+    serve: Callable[[Receipt], Outcome]
+    but_for: frozenset[str] = frozenset()
+
+    def outcome(self, inputs: Mapping[str, Any], code_version: str | None) -> Outcome | None:
+        """This day's outcome, if the earlier one was made by the same code from the same inputs."""
+        receipt = self.find()
+        if receipt is None or receipt.code_version != code_version or receipt.inputs.keys() != inputs.keys():
+            return None
+        if any(receipt.inputs[name] != inputs[name] for name in inputs if name not in self.but_for):
+            return None
+        return self.serve(receipt)
+
 
 def materialise(
     context: dg.AssetExecutionContext,
@@ -92,6 +135,7 @@ def materialise(
     inputs: Mapping[str, Any],
     work: Callable[[], Outcome],
     *,
+    earlier: Earlier | None = None,
     still_there: Callable[[Receipt], bool] = lambda receipt: True,
     shared: bool = False,
     frozen: bool = False,
@@ -104,6 +148,7 @@ def materialise(
         key: asset key, steps joined by '/'.
         inputs: names to content hashes or settings: all that decides the output.
         work: does it.
+        earlier: what may serve instead of the work.
         still_there: whether the output that the receipt speaks of still exists.
         shared: the asset's partitions write to one store, so two of them exclude each other too.
         frozen: what is written stays: neither newer code nor `sid/recompute` makes it anew.
@@ -111,8 +156,17 @@ def materialise(
     Raises:
         dg.Failure: with one sentence, for a fault that a person can mend and a retry cannot.
     """
+
+    def work_or_serve() -> Mapping[str, Outcome]:
+        if earlier is not None and not _recompute(context):
+            served = earlier.outcome(inputs, _code_version(context, key))
+            if served is not None:
+                context.log.info(f"nothing that {key} is made from has changed: what an earlier day made serves again")
+                return {key: served}
+        return {key: work()}
+
     (result,) = materialise_many(
-        context, receipts, [key], inputs, lambda: {key: work()}, still_there=still_there, shared=shared, frozen=frozen
+        context, receipts, [key], inputs, work_or_serve, still_there=still_there, shared=shared, frozen=frozen
     )
     return result
 
@@ -145,8 +199,8 @@ def _materialise(
     frozen: bool,
 ) -> list[dg.MaterializeResult]:
     found = [receipts.get(key, partition) for key in keys]
-    code = {key: context.assets_def.code_versions_by_key.get(dg.AssetKey(key.split("/"))) for key in keys}
-    recompute = not frozen and context.run_tags.get(RECOMPUTE_TAG, "false") != "false"
+    code = {key: _code_version(context, key) for key in keys}
+    recompute = not frozen and _recompute(context)
 
     def holds(receipt: Receipt | None) -> bool:
         if receipt is None or receipt.inputs != dict(inputs):
@@ -186,13 +240,31 @@ def _materialise(
     return results
 
 
+def _code_version(context: dg.AssetExecutionContext, key: str) -> str | None:
+    return context.assets_def.code_versions_by_key.get(dg.AssetKey(key.split("/")))
+
+
+def _recompute(context: dg.AssetExecutionContext) -> bool:
+    return context.run_tags.get(RECOMPUTE_TAG, "false") != "false"
+
+
 @contextmanager
 def plain_failures() -> Iterator[None]:
-    """Turn faults that a person can mend into a Dagster failure that shows their sentence and is not retried."""
+    """Turn faults that a person can mend, and those of the machine, into a Dagster failure that shows a sentence.
+
+    The former are not retried: they come again until they are mended.
+    """
     try:
         yield
     except MENDABLE as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
+    except dg.Failure:
+        raise
+    except Exception as error:
+        sentence = machine_fault(error)
+        if sentence is None:
+            raise
+        raise dg.Failure(description=sentence) from error
 
 
 def _report(receipt: Receipt, unchanged: bool) -> dg.MaterializeResult:
@@ -274,6 +346,14 @@ def _pack(value: Any) -> Any:
 
 
 def _unpack(value: Any) -> Any:
+    made = _as_made(value)
+    if isinstance(made, Markdown):
+        return dg.MetadataValue.md(str(made))
+    return dg.MetadataValue.json(made) if isinstance(value, dict) else made
+
+
+def _as_made(value: Any) -> Any:
+    """A packed value as the work gave it."""
     if isinstance(value, dict):
-        return dg.MetadataValue.md(value["markdown"]) if "markdown" in value else dg.MetadataValue.json(value["json"])
+        return Markdown(value["markdown"]) if "markdown" in value else value["json"]
     return value

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from sid_pipeline.assignment.assign import Assigner, Catalogue
 from sid_pipeline.assignment.collisions import PolicyError
-from sid_pipeline.resources.tables import SliceMoved, Tables
+from sid_pipeline.resources.tables import SliceMoved, Tables, fingerprint_figures, fingerprint_of
 from sid_pipeline.schemas import ACTIVE, SEMANTIC_IDS
 from sid_pipeline.settings import check_key
 
@@ -127,7 +127,6 @@ def inspect(slice: DataFrame, products: DataFrame, levels: int, codebook_size: i
     code, here = F.col("codes"), F.expr(ACTIVE)
     spelt = F.array_join(F.transform(code, lambda c: c.cast("string")), "_")
     out_of_range = F.exists(code, lambda c: (c < 0) | (c >= codebook_size))
-    row = F.xxhash64("product_id", "published_sid", "codebook_id", "withdrawn_on")
     tonight = F.col("as_of_snapshot") == as_of_snapshot
 
     def count(condition):
@@ -143,8 +142,7 @@ def inspect(slice: DataFrame, products: DataFrame, levels: int, codebook_size: i
         F.avg(F.when(here, F.col("distance"))).alias("mean_distance"),
         *[F.size(F.collect_set(F.when(here, code[level]))).alias(f"used_{level}") for level in range(levels)],
         *[count(tonight & (F.col("change") == name)).alias(name) for name in CHANGES],
-        F.count("*").alias("rows"),
-        F.bit_xor(row).alias("xor"),
+        *fingerprint_figures("product_id", "published_sid", "codebook_id", "withdrawn_on"),
     ).collect()[0]
     active = slice.where(ACTIVE)
     distinct = active.select(F.countDistinct("published_sid")).collect()[0][0]
@@ -160,5 +158,5 @@ def inspect(slice: DataFrame, products: DataFrame, levels: int, codebook_size: i
         used=[figures[f"used_{level}"] for level in range(levels)],
         changes={name: figures[name] for name in CHANGES if figures[name]},
         same_products=active.agg(*same(active)).collect() == products.agg(*same(products)).collect(),
-        fingerprint=f"{figures['rows']}-{(figures['xor'] or 0) & (2**64 - 1):016x}",
+        fingerprint=fingerprint_of(figures),
     )

@@ -13,6 +13,7 @@ import hashlib
 import re
 import string
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 _WORD = re.compile(r"\w+")
@@ -52,9 +53,10 @@ def text_hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def template_fields(part: str) -> list[str]:
+@cache
+def template_fields(part: str) -> tuple[str, ...]:
     """The fields that a part of a template names."""
-    return [name for _, name, _, _ in string.Formatter().parse(part) if name]
+    return tuple(name for _, name, _, _ in string.Formatter().parse(part) if name)
 
 
 def _text(value: Any, said: set[str] | None) -> str:

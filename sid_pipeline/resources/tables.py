@@ -30,7 +30,7 @@ from sid_pipeline.schemas import TableSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, Row, SparkSession
 
 COMMIT_TRIES = 5
 USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
@@ -422,11 +422,19 @@ def fingerprint(frame: DataFrame) -> str:
 
     Row count and the xor of 64-bit row hashes: rows are unique by their table's key, so none cancel out.
     """
+    return fingerprint_of(frame.agg(*fingerprint_figures(*frame.columns)).collect()[0])
+
+
+def fingerprint_figures(*columns: Column | str) -> list[Column]:
+    """What `fingerprint` works out of a frame's rows, to be aggregated together with other figures."""
     from pyspark.sql import functions as F
 
-    hashed = F.xxhash64(*[F.col(column) for column in frame.columns])
-    row = frame.agg(F.count("*").alias("n"), F.bit_xor(hashed).alias("x")).collect()[0]
-    return f"{row['n']}-{(row['x'] or 0) & (2**64 - 1):016x}"
+    return [F.count("*").alias("rows"), F.bit_xor(F.xxhash64(*columns)).alias("xor")]
+
+
+def fingerprint_of(figures: Row) -> str:
+    """The content hash of a row that has the `fingerprint_figures`."""
+    return f"{figures['rows']}-{(figures['xor'] or 0) & (2**64 - 1):016x}"
 
 
 def _conflicts() -> tuple[type[Exception], ...]:

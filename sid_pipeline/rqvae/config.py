@@ -36,6 +36,11 @@ class TrainConfig:
     level_weights: tuple[float, ...] = _described(
         (1.0, 0.75, 0.25, 0.0), "Weight of each level inside the taxonomy term, one per level."
     )
+    contrastive_every: int = _described(
+        4,
+        "Steps from one use of the taxonomy term to the next, where it counts for all of them (lazy regularisation, "
+        "Karras et al. 2020): its mean gradient is that of 1, for a part of the time.",
+    )
     negative_weight: float = _described(5.0, "Weight of unrelated pairs against related ones in the taxonomy term.")
     commitment: float = _described(0.25, "Weight of |z - stop_gradient(quantised)|^2 inside the quantisation loss.")
     snapped_levels: int | None = _described(
@@ -147,6 +152,7 @@ class TrainConfig:
         limits = {
             "levels": 1,
             "codebook_size": 2,
+            "contrastive_every": 1,
             "products_per_slot": 2,
             "batch_size": 8,
             "validate_every": 1,

@@ -21,7 +21,7 @@ _FLOOR = 1e-6
 
 def reconstruction(x: Tensor, output: Tensor, weight: Tensor) -> Tensor:
     """Weighted mean over rows of |x - output|^2; x, output (B, d), weight (B,)."""
-    return ((x - output).square().sum(1) * weight).sum() / weight.sum()
+    return ((output - x).square().sum(1) * weight).sum() / weight.sum()
 
 
 def quantisation(z: Tensor, q: Tensor, commitment: float, weight: Tensor) -> Tensor:

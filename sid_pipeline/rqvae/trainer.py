@@ -398,8 +398,11 @@ class _Run:
                     self._halve()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         self.optimiser.step()
-        found, z, error = zip(*parts, strict=True)
-        self._move_tables(Quantisation.cat(list(found)), torch.cat(z), torch.cat(error))
+        found, z, error = map(list, zip(*parts, strict=True))
+        if len(parts) == 1:
+            self._move_tables(found[0], z[0], error[0])
+        else:
+            self._move_tables(Quantisation.cat(found), torch.cat(z), torch.cat(error))
         self.pending.append(terms)
 
     def _gradients(self) -> tuple[list[tuple[Quantisation, Tensor, Tensor]], Tensor]:
@@ -427,8 +430,8 @@ class _Run:
             recon = share * losses.reconstruction(x, out, own)
             rq = share * losses.quantisation(z, found.q, c.commitment, own)
             contrast = torch.zeros((), device=self.device)
-            if self.lam > 0 and start == 0:
-                contrast = self._contrast(z, found, rows)
+            if self.lam > 0 and start == 0 and self.state.step % c.contrastive_every == 0:
+                contrast = c.contrastive_every * self._contrast(z, found, rows)
             total = recon + rq + self.lam * contrast
             total.backward()
             terms += torch.stack([total, recon, rq, contrast]).detach()

@@ -103,6 +103,22 @@ def test_a_night_encodes_the_changed_distinct_texts_only(spark, tmp_path, tiny_b
     assert not list((warehouse.state / "spool").iterdir())
 
 
+def test_an_unchanged_night_takes_over_the_texts_of_the_night_before(spark, tmp_path, tiny_bert, monkeypatch):
+    warehouse = make(tmp_path, {"model": str(tiny_bert)})
+    night(warehouse, DAY1, NIGHT1)
+    first = metadata(materialise(warehouse, DAY1))
+    night(warehouse, DAY2, NIGHT1)
+    with monkeypatch.context() as patch:
+        patch.setattr("sid_pipeline.assets.embeddings._embed_all", lambda *_: pytest.fail("it was done again"))
+        second = metadata(materialise(warehouse, DAY2))
+    assert (first["encoded now"], second["encoded now"], second["unchanged"]) == (3, 0, False)
+    assert second["dagster/row_count"] == 4 and "white bread" in second["texts and nearest products (among 5,000)"]
+    identity = current_id(warehouse, "esci")
+    assert vectors_of(warehouse, DAY2, identity) == vectors_of(warehouse, DAY1, identity)
+    then, now = (warehouse.receipts.need("esci_embeddings", day) for day in (DAY1, DAY2))
+    assert now.data_version == then.data_version and now.facts["encoded_now"] == 0
+
+
 def test_a_faulty_vector_is_listed_with_its_products_and_tried_again(spark, tmp_path, tiny_bert, monkeypatch):
     warehouse = make(tmp_path, {"model": str(tiny_bert)})
     night(warehouse, DAY1, NIGHT1)

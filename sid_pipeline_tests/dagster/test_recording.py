@@ -3,9 +3,9 @@
 import dagster as dg
 import pytest
 
-from sid_pipeline.assets.recording import Check, Markdown, Outcome, markdown_table, materialise
+from sid_pipeline.assets.recording import Check, Earlier, Markdown, Outcome, markdown_table, materialise
 from sid_pipeline.ingest.errors import InputError
-from sid_pipeline.receipts import MissingInput, Receipts
+from sid_pipeline.receipts import MissingInput, Receipt, Receipts
 
 
 class Stage:
@@ -19,6 +19,7 @@ class Stage:
         self.error: Exception | None = None
         self.code_version = "1"
         self.frozen = False
+        self.earlier: Earlier | None = None
         self.instance = dg.DagsterInstance.ephemeral()
 
     def work(self) -> Outcome:
@@ -45,8 +46,9 @@ class Stage:
                 context,
                 stage.receipts,
                 "f/s",
-                {"in": stage.input},
+                {"in": stage.input, "day": "2"},
                 stage.work,
+                earlier=stage.earlier,
                 still_there=lambda _: stage.there,
                 frozen=stage.frozen,
             )
@@ -97,6 +99,54 @@ def test_another_code_version_and_a_run_that_asks_for_it_do_the_work_again(stage
     assert stage.calls == 3
 
 
+def earlier(stage: Stage, **but: object) -> Earlier:
+    """What a run of another day left: the stage's own outcome for the input 'a', but for what a test says."""
+    given = {"inputs": {"in": "a", "day": "1"}, "code_version": "1", **but}
+    outcome = {"facts": {"id": "a"}, "metadata": {"rows": 3, "table": {"markdown": "**x**"}, "new": 3}}
+    check = {"name": "fine", "passed": False, "sentence": "a sentence", "figures": {}, "warning": False}
+    receipt = Receipt("f/s", "1", data_version="version of a", checks=[check], **outcome, **given)  # type: ignore[arg-type]
+    return Earlier(lambda: receipt, lambda found: Outcome.again(found, {"new": 0}, {"day": "2"}), frozenset({"day"}))
+
+
+def test_what_an_earlier_day_made_of_the_same_inputs_serves_again(stage):
+    stage.earlier = earlier(stage)
+    result = stage.run()
+    assert stage.calls == 0
+    made = materialisation(result)
+    assert made.tags["dagster/data_version"] == "version of a" and made.metadata["unchanged"].value is False
+    assert made.metadata["table"] == dg.MetadataValue.md("**x**") and made.metadata["new"].value == 0
+    (check,) = result.get_asset_check_evaluations()
+    assert not check.passed and check.description == "a sentence"
+    kept = stage.receipts.need("f/s")
+    assert kept.inputs == {"in": "a", "day": "2"} and kept.facts == {"id": "a", "day": "2"}
+    assert materialisation(stage.run()).metadata["unchanged"].value is True
+
+
+@pytest.mark.parametrize(
+    "but",
+    [
+        {"inputs": {"in": "b", "day": "2"}},
+        {"inputs": {"in": "a"}},
+        {"inputs": {"in": "a", "day": "2", "more": 1}},
+        {"code_version": "0"},
+    ],
+)
+def test_what_was_made_otherwise_does_not_serve_again(stage, but):
+    stage.earlier = earlier(stage, **but)
+    stage.run()
+    assert stage.calls == 1
+
+
+def test_nothing_serves_again_where_a_run_asks_for_the_work_or_nothing_is_there(stage):
+    stage.earlier = earlier(stage)
+    stage.run(tags={"sid/recompute": "true"})
+    assert stage.calls == 1
+    stage.receipts.forget("f/s", "all")
+    stage.earlier = Earlier(lambda: None, lambda _: pytest.fail("there is nothing"))
+    stage.run()
+    assert stage.calls == 2
+
+
 def test_checks_are_reported_again_when_nothing_changed(stage):
     stage.input = "bad"
     for _ in range(2):
@@ -123,7 +173,7 @@ def test_after_a_fault_the_last_receipt_counts_for_nothing_and_a_rerun_completes
     stage.input, stage.error = "a", None
     assert stage.run().success
     assert stage.calls == 3
-    assert stage.receipts.need("f/s").inputs == {"in": "a"}
+    assert stage.receipts.need("f/s").inputs["in"] == "a"
 
 
 def test_cells_cannot_break_the_table_or_run():

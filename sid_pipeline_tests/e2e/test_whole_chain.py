@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from sid_pipeline import cli
+from sid_pipeline.embedders import current_id
 from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.reader import open_live, open_release
 from sid_pipeline.resources.tables import Tables
@@ -23,15 +24,19 @@ from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.run import RunFailed, run_everything
 from sid_pipeline.schemas import (
     CLEANED_ATTRIBUTES,
+    EMBEDDED_PRODUCTS,
     EMBEDDINGS,
     OFFERS,
+    PREFIX_NAMES,
     PRODUCTS,
     PROMOTIONS,
     REJECTED_PRODUCTS,
     SEMANTIC_IDS,
+    SNAPSHOT_CLEANINGS,
 )
 from sid_pipeline_tests.e2e.conftest import DAY1, DAY2
 
+DAY3 = "2026-01-07"
 FLAVOURS = ("esci", "esci_gemma")
 
 
@@ -186,6 +191,35 @@ def test_the_second_night_pays_for_what_changed_only(settings, warehouse, first_
     assert before[same_text[0]]["codebook_id"] == after[same_text[0]]["codebook_id"]
 
 
+def test_a_night_without_changes_lets_what_is_there_serve_again(
+    settings, warehouse, first_summary, project, monkeypatch
+):
+    days = project / "data" / "catalogue"
+    shutil.copytree(days / DAY2, days / DAY3)
+    before = {flavour: sids(warehouse, flavour) for flavour in FLAVOURS}
+    versions = {spec.name: warehouse.tables.version(spec) for spec in (SEMANTIC_IDS, PREFIX_NAMES, EMBEDDINGS)}
+    for work in ("cleaning._Night.clean", "embeddings._embed_all", "assignment._assign"):
+        monkeypatch.setattr(f"sid_pipeline.assets.{work}", lambda *_: pytest.fail("the work was done again"))
+    run_everything(settings, snapshot=DAY3)
+    assert before == {flavour: sids(warehouse, flavour) for flavour in FLAVOURS}
+    assert versions == {spec.name: warehouse.tables.version(spec) for spec in (SEMANTIC_IDS, PREFIX_NAMES, EMBEDDINGS)}
+    for table, slice in [
+        (SNAPSHOT_CLEANINGS, {}),
+        *[(EMBEDDED_PRODUCTS, {"embedder_id": current_id(warehouse, name)}) for name in ("esci", "gemma")],
+    ]:
+        then, now = (
+            warehouse.tables.arrow(table, [*table.key, "text_hash"], snapshot=day, **slice).to_pylist()
+            for day in (DAY2, DAY3)
+        )
+        assert now and sorted(map(str, now)) == sorted(map(str, then)), table.name
+    for flavour in FLAVOURS:
+        live = read_pointer(settings.state, flavour)
+        assert (live["release"], live["as_of_snapshot"]) == ("r1", DAY3)
+        told = warehouse.receipts.need(f"{flavour}/semantic_ids", "r1").metadata
+        assert (told["as of snapshot"], told["rows written"]) == (DAY3, 0)
+        assert all(number == 0 for name, number in told.items() if name.startswith("changed: "))
+
+
 def test_going_back_in_time_is_refused(settings, warehouse, first_summary):
     job = _definitions(settings, warehouse).resolve_job_def("sid_refresh")
     config = {"ops": {"esci__semantic_ids": {"config": {"as_of_snapshot": DAY1}}}}
@@ -271,7 +305,7 @@ def test_a_lost_codebook_is_rebuilt_bit_for_bit(settings, warehouse, first_summa
 
 
 def test_a_bad_night_publishes_nothing(settings, warehouse, first_summary, project):
-    day = "2026-01-07"
+    day = "2026-01-08"
     folder = project / "data" / "catalogue" / day
     shutil.copytree(project / "data" / "catalogue" / DAY2, folder)
     pointers = {flavour: read_pointer(settings.state, flavour) for flavour in FLAVOURS}

@@ -42,6 +42,15 @@ def test_partition_keys_with_dots_are_kept_apart(receipts):
     assert receipts.partitions("taxonomy") == ["r1", "r1.2"]
 
 
+def test_the_receipt_before_is_of_the_last_earlier_partition_that_came_to_its_end(receipts):
+    for day in ("2026-01-05", "2026-01-06", "2026-01-07"):
+        put(receipts, "products", day)
+    assert receipts.before("products", "2026-01-07").partition == "2026-01-06"
+    assert receipts.before("products", "2026-01-05") is None
+    receipts.begin("products", "2026-01-06")
+    assert receipts.before("products", "2026-01-07").partition == "2026-01-05"
+
+
 @pytest.mark.parametrize("bad", ["../r1", "a/b", "'; drop"])
 def test_a_partition_key_cannot_leave_the_folder(receipts, bad):
     with pytest.raises(ValueError, match="partition"):

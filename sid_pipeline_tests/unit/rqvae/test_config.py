@@ -17,6 +17,7 @@ from sid_pipeline.rqvae import TrainConfig
         ("batch_size", True),
         ("lambda_contrastive", -0.01),
         ("lambda_contrastive", float("nan")),
+        ("contrastive_every", 0),
         ("level_weights", (1.0, 0.5)),
         ("snapped_levels", 1),
         ("snapped_levels", 4),

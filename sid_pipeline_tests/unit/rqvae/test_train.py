@@ -356,6 +356,32 @@ def test_defaults_scale_with_the_catalogue() -> None:
     assert 0 < steps[0] <= steps[1] <= 1200
 
 
+def test_the_taxonomy_term_counts_for_the_steps_without_it() -> None:
+    from sid_pipeline.rqvae.trainer import _Run
+
+    def terms(every: int) -> list[dict[str, float]]:
+        x, paths = catalogue()
+        run = _Run(x, paths, quick(steps=6, contrastive_every=every), None, None)
+        run.start()
+        found = []
+        for _ in range(6):
+            run._set_rate()
+            run._step()
+            run.state.step += 1
+            found.append(run._terms())
+            run.pending.clear()
+        return found
+
+    each, third = terms(1), terms(3)
+    assert all(step["contrastive"] > 0 for step in each)
+    assert [step["contrastive"] > 0 for step in third] == [True, False, False, True, False, False]
+    assert third[0]["contrastive"] == pytest.approx(3 * each[0]["contrastive"], rel=1e-4), (
+        "the same batch, the same start"
+    )
+    assert third[0]["reconstruction"] == pytest.approx(each[0]["reconstruction"], rel=1e-4)
+    assert third[1]["loss"] == pytest.approx(third[1]["reconstruction"] + third[1]["quantisation"], rel=1e-4)
+
+
 def test_when_the_gpu_runs_out_of_memory_the_batch_goes_in_halves() -> None:
     """The GPU's error is raised here by hand: no GPU runs this test."""
     from sid_pipeline.rqvae.trainer import _Run

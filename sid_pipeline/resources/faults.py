@@ -1,0 +1,68 @@
+"""What to tell a person when the machine gave way: a full disk, a Spark that died or ran out of memory.
+
+What belongs here: telling such faults by the exceptions that they leave, and what to do about each. What does not:
+faults of the input or the settings, which say their own sentence where they are found.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+
+AGAIN = "What is live stays; run the same day again afterwards, and what is done is not done twice."
+# What Java and SQLite say of a full disk; Python has a number for it.
+_FULL = re.compile(r"[^\n]*(?:No space left on device|Disk quota exceeded|database or disk is full)[^\n]*")
+
+
+def machine_fault(error: BaseException) -> str | None:
+    """A sentence for a fault of the machine, with the mend; None for any other fault.
+
+    Args:
+        error: as it was raised; what it was raised from and while handling is looked at too.
+    """
+    chain = list(_chain(error))
+    for fault in chain:
+        if isinstance(fault, OSError) and fault.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return _full_disk(str(fault))
+        if found := _FULL.search(str(fault)):
+            return _full_disk(found.group().strip())
+    told = "\n".join(map(str, chain))
+    if "java.lang.OutOfMemoryError" in told:
+        return (
+            "Spark's JVM ran out of memory: raise spark.driver_memory (on a cluster, spark.executor.memory in "
+            f"[spark.conf]). {AGAIN}"
+        )
+    if "Python worker exited unexpectedly" in told:
+        return (
+            "A Python worker of Spark died, mostly killed by the system for want of memory: give the machine more, or "
+            f"have fewer tasks at once (spark.master). {AGAIN}"
+        )
+    if any(map(_jvm_gone, chain)):
+        return (
+            "Spark's JVM died in the middle of the work, mostly killed by the system for want of memory: give the "
+            f"machine more, or lower spark.driver_memory so that it fits. {AGAIN}"
+        )
+    return None
+
+
+def _jvm_gone(fault: BaseException) -> bool:
+    """Whether the JVM gave no answer; what it answers with, a fault too, comes with Java's own words."""
+    kind = type(fault).__name__
+    return kind == "Py4JNetworkError" or (kind == "Py4JError" and "\n" not in str(fault).strip())
+
+
+def _full_disk(what: str) -> str:
+    return f"A disk is full ({what}): free some of it; `sid retention --dry-run` says what of ours may go. {AGAIN}"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An exception and those behind it, each once."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        fault = waiting.pop()
+        if fault is not None and id(fault) not in seen:
+            seen.add(id(fault))
+            yield fault
+            waiting += [fault.__context__, fault.__cause__]
