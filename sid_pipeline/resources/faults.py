@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import re
+import traceback
 from collections.abc import Iterator
 
 AGAIN = "What is live stays; run the same day again afterwards, and what is done is not done twice."
@@ -49,7 +50,14 @@ def machine_fault(error: BaseException) -> str | None:
 def _jvm_gone(fault: BaseException) -> bool:
     """Whether the JVM gave no answer; what it answers with, a fault too, comes with Java's own words."""
     kind = type(fault).__name__
-    return kind == "Py4JNetworkError" or (kind == "Py4JError" and "\n" not in str(fault).strip())
+    if kind == "Py4JError":
+        return "\n" not in str(fault).strip()
+    return kind == "Py4JNetworkError" or (isinstance(fault, (ConnectionError, EOFError)) and _raised_by_py4j(fault))
+
+
+def _raised_by_py4j(fault: BaseException) -> bool:
+    frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(fault.__traceback__)]
+    return bool(frames) and frames[-1].startswith("py4j.")
 
 
 def _full_disk(what: str) -> str:
