@@ -121,7 +121,7 @@ def _refuse_going_back(last: Receipt | None, snapshot: str, asked: bool, force: 
 
 def _stand(receipt: Receipt, snapshot: str) -> Outcome:
     """The SIDs as they are, standing on another day with the same products, vectors and codebook."""
-    told = {name: 0 for name in receipt.metadata if name.startswith(TOUCHED)}
+    told: dict[str, object] = {name: 0 for name in receipt.metadata if name.startswith(TOUCHED)}
     told |= {"as of snapshot": snapshot, "rows written": 0, "whole slice": False}
     return Outcome.again(receipt, told, {"as_of_snapshot": snapshot})
 
