@@ -25,10 +25,8 @@ def judge_release(warehouse: Warehouse, flavour: str, release: str, groups: int,
         NoJudge: the settings name no language model, or the environment holds no key for it.
         MissingInput: the release has no SIDs in this flavour.
     """
-    from sid_pipeline.cleaning.llm.calls import Calls, Policy
-    from sid_pipeline.cleaning.llm.costs import Budget, Price
     from sid_pipeline.cleaning.llm.provider import CallFailed
-    from sid_pipeline.resources.llm import connect
+    from sid_pipeline.resources.llm import connect, llm_calls
 
     cleaning = warehouse.settings.cleaning
     if cleaning.provider == "rules":
@@ -61,17 +59,8 @@ def judge_release(warehouse: Warehouse, flavour: str, release: str, groups: int,
         groups=groups,
         seed=seed,
     )
-    price = cleaning.price
-
-    def calls() -> Calls:
-        policy = Policy(
-            in_flight=cleaning.in_flight, deadline=cleaning.deadline_seconds, outage=cleaning.outage_seconds
-        )
-        budget = Budget(cleaning.budget, Price(price.input, price.output, price.batch) if price else None)
-        return Calls(provider, policy, budget)
-
     cache = warehouse.state / "artefacts" / "judgements"
-    judged = asyncio.run(judge(sampled, calls, cache, cleaning.model_name))
+    judged = asyncio.run(judge(sampled, lambda: llm_calls(cleaning, provider), cache, cleaning.model_name))
     result = summary(sampled, judged)
     write_atomically(warehouse.reports(flavour, release) / "judge.json", to_json(result))
     return to_markdown(result)

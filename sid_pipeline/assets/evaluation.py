@@ -91,7 +91,11 @@ def evaluation_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
             context,
             warehouse.receipts,
             flavour.key(NAMES),
-            {**_content(warehouse, assigned), "taxonomy": warehouse.receipts.need(TAXONOMY, release).data_version},
+            {
+                **_content(warehouse, assigned),
+                "taxonomy": warehouse.receipts.need(TAXONOMY, release).data_version,
+                **_polish_by(warehouse.settings),
+            },
             lambda: _name_prefixes(warehouse, flavour, release, assigned.facts["as_of_snapshot"]),
         )
 
@@ -370,8 +374,15 @@ def _live_codes(
     return {f"live ({pointer['release']})": codes}
 
 
+def _polish_by(settings: Settings) -> dict[str, Any]:
+    """What polishes prefix names, if anything does."""
+    levels, cleaning = settings.report.polish_levels, settings.cleaning
+    return {"polish": [levels, cleaning.provider, cleaning.model_name]} if levels else {}
+
+
 def _name_prefixes(warehouse: Warehouse, flavour: Flavour, release: str, snapshot: str) -> Outcome:
     from sid_pipeline.evaluation.names import prefix_names
+    from sid_pipeline.polishing import polished_names
 
     assigned = _assigned(warehouse, flavour, release, snapshot)
     kept = warehouse.tables.arrow(PREFIX_NAMES, flavour=flavour.name, release=release).to_pylist()
@@ -383,19 +394,22 @@ def _name_prefixes(warehouse: Warehouse, flavour: Flavour, release: str, snapsho
         brands=assigned.column("brand"),
         previous={row["prefix"]: row for row in kept if row.get("content")},
     )
+    named = names.to_pylist()
+    titles = dict(zip(assigned.column("product_id"), assigned.column("title"), strict=True))
+    polished = polished_names(warehouse, named, titles)
     rows = [
         {
             "prefix": row["prefix"],
             "level": row["level"],
             "products": row["count"],
-            "name": row["name"],
+            "name": polished.names.get(row["prefix"], row["name"]),
             "category": row["category"],
             "words": row["words"],
             "brands": row["top_brands"],
             "sample": row["sample_product_ids"],
             "content": row["content"],
         }
-        for row in names.to_pylist()
+        for row in named
     ]
     before = {row["prefix"]: row["name"] for row in kept}
     frame = warehouse.spark.createDataFrame(rows, PREFIX_NAMES.ddl(without=("flavour", "release")))
@@ -408,6 +422,7 @@ def _name_prefixes(warehouse: Warehouse, flavour: Flavour, release: str, snapsho
             "names kept from the night before": sum(
                 row["prefix"] in before and before[row["prefix"]] == row["name"] for row in rows
             ),
+            **polished.told,
             "largest": markdown_table(top[:25], ["prefix", "name", "products", "words"]),
         },
     )

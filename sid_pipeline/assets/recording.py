@@ -118,14 +118,13 @@ class Earlier:
     serve: Callable[[Receipt], Outcome]
     but_for: frozenset[str] = frozenset()
 
-    def outcome(self, inputs: Mapping[str, Any], code_version: str | None) -> Outcome | None:
-        """This day's outcome, if the earlier one was made by the same code from the same inputs."""
+    def receipt(self, inputs: Mapping[str, Any], code_version: str | None) -> Receipt | None:
+        """Its receipt, if it was made by the same code from the same inputs."""
         receipt = self.find()
         if receipt is None or receipt.code_version != code_version or receipt.inputs.keys() != inputs.keys():
             return None
-        if any(receipt.inputs[name] != inputs[name] for name in inputs if name not in self.but_for):
-            return None
-        return self.serve(receipt)
+        same = all(receipt.inputs[name] == inputs[name] for name in inputs if name not in self.but_for)
+        return receipt if same else None
 
 
 def materialise(
@@ -156,17 +155,16 @@ def materialise(
     Raises:
         dg.Failure: with one sentence, for a fault that a person can mend and a retry cannot.
     """
-
-    def work_or_serve() -> Mapping[str, Outcome]:
-        if earlier is not None and not _recompute(context):
-            served = earlier.outcome(inputs, _code_version(context, key))
-            if served is not None:
-                context.log.info(f"nothing that {key} is made from has changed: what an earlier day made serves again")
-                return {key: served}
-        return {key: work()}
-
     (result,) = materialise_many(
-        context, receipts, [key], inputs, work_or_serve, still_there=still_there, shared=shared, frozen=frozen
+        context,
+        receipts,
+        [key],
+        inputs,
+        lambda: {key: work()},
+        earlier=earlier,
+        still_there=still_there,
+        shared=shared,
+        frozen=frozen,
     )
     return result
 
@@ -178,14 +176,15 @@ def materialise_many(
     inputs: Mapping[str, Any],
     work: Callable[[], Mapping[str, Outcome]],
     *,
+    earlier: Earlier | None = None,
     still_there: Callable[[Receipt], bool] = lambda receipt: True,
     shared: bool = False,
     frozen: bool = False,
 ) -> list[dg.MaterializeResult]:
-    """Like `materialise`, for assets that one piece of work makes together."""
+    """Like `materialise`, for assets that one piece of work makes together; `earlier` is for a single one."""
     partition = context.partition_key if context.has_partition_key else UNPARTITIONED
     with plain_failures(), receipts.lock(keys[0] if shared else f"{keys[0]}.{partition}"):
-        return _materialise(context, receipts, keys, partition, inputs, work, still_there, frozen)
+        return _materialise(context, receipts, keys, partition, inputs, work, earlier, still_there, frozen)
 
 
 def _materialise(
@@ -195,6 +194,7 @@ def _materialise(
     partition: str,
     inputs: Mapping[str, Any],
     work: Callable[[], Mapping[str, Outcome]],
+    earlier: Earlier | None,
     still_there: Callable[[Receipt], bool],
     frozen: bool,
 ) -> list[dg.MaterializeResult]:
@@ -210,9 +210,15 @@ def _materialise(
     if not recompute and all(holds(receipt) for receipt in found):
         context.log.info(f"unchanged since the last materialisation: {', '.join(keys)}")
         return [_report(receipt, unchanged=True) for receipt in found if receipt is not None]
+    # Looked for before the marks are set: it may be of this very partition.
+    then = None if earlier is None or recompute else earlier.receipt(inputs, code[keys[0]])
     for key in keys:
         receipts.begin(key, partition)
-    outcomes = work()
+    if earlier is not None and then is not None:
+        context.log.info(f"nothing that {keys[0]} is made from has changed: what an earlier day made serves again")
+        outcomes: Mapping[str, Outcome] = {keys[0]: earlier.serve(then)}
+    else:
+        outcomes = work()
     results = []
     for key in keys:
         outcome = outcomes[key]

@@ -11,7 +11,6 @@ service is asked, and its key (`resources/llm.py`).
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,11 +18,11 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from sid_pipeline.evaluation.asking import Answers, Question, ask
 from sid_pipeline.evaluation.metrics import Path, prefix_ids, sid_text
 from sid_pipeline.evaluation.report import cell, markdown_table
-from sid_pipeline.files import digest, to_json, write_atomically
 
 if TYPE_CHECKING:
     from sid_pipeline.cleaning.llm.calls import Calls
@@ -130,90 +129,15 @@ def request(group: Group) -> Request:
     return Request(_SYSTEM, (data,), Judgement.model_json_schema(), _OUTPUT_TOKENS)
 
 
-@dataclass(frozen=True)
-class Judged:
-    """What came of judging: answers by group (None where there is none), and what was paid for.
-
-    Attributes:
-        answers: one per group, in their order.
-        asked, cached: groups that cost a call now, and that were answered before.
-        spent: US dollars; None where the model has no price.
-        faults: sentences of the groups without an answer.
-    """
-
-    answers: list[Judgement | None]
-    asked: int
-    cached: int
-    spent: float | None
-    faults: list[str]
+async def judge(
+    groups: Sequence[Group], connect: Callable[[], Calls], cache: FilePath, model: str
+) -> Answers[Judgement]:
+    """Ask about every group that was not asked about before; see `asking.ask`."""
+    questions = [Question(group.label, [QUESTION, _SYSTEM, list(group.texts)], request(group)) for group in groups]
+    return await ask(questions, Judgement, connect, cache, model)
 
 
-async def judge(groups: Sequence[Group], connect: Callable[[], Calls], cache: FilePath, model: str) -> Judged:
-    """Ask about every group that was not asked about before.
-
-    Args:
-        connect: opens the calls; not called when every answer is in the cache.
-        cache: folder of one file an answer, named by question, model and texts.
-        model: as the service names it.
-    """
-    files = [cache / f"{digest([QUESTION, _SYSTEM, model, list(group.texts)], 24)}.json" for group in groups]
-    answers: list[Judgement | None] = [
-        Judgement.model_validate_json(file.read_text(encoding="utf-8")) if file.is_file() else None for file in files
-    ]
-    missing = [place for place, answer in enumerate(answers) if answer is None]
-    cached = len(groups) - len(missing)
-    if not missing:
-        return Judged(answers, 0, cached, 0.0, [])
-    calls = connect()
-    faults: list[str] = []
-
-    async def one(place: int) -> None:
-        try:
-            answers[place] = await _ask(calls, groups[place])
-        except Exception as error:
-            if not _expected(error):
-                raise
-            faults.append(f"{groups[place].label}: {error}")
-            return
-        found = answers[place]
-        assert found is not None
-        write_atomically(files[place], to_json(found.model_dump()))
-
-    try:
-        # A few at a time; `Calls` waits, retries and keeps the budget.
-        gate = asyncio.Semaphore(calls.policy.in_flight)
-
-        async def gated(place: int) -> None:
-            async with gate:
-                await one(place)
-
-        await asyncio.gather(*map(gated, missing))
-    finally:
-        await calls.provider.close()
-    spent = calls.budget.spent if calls.budget.price is not None else None
-    return Judged(answers, len(missing) - len(faults), cached, spent, sorted(faults))
-
-
-async def _ask(calls: Calls, group: Group) -> Judgement:
-    """One group; an unusable answer is asked for once more."""
-    asked = request(group)
-    answer = await calls.ask(asked)
-    try:
-        return Judgement.model_validate_json(answer.text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        fault = f"{'.'.join(map(str, first['loc']))} {first['msg']}".strip()
-        return Judgement.model_validate_json((await calls.ask(asked.repaired(answer.text, fault))).text)
-
-
-def _expected(error: Exception) -> bool:
-    from sid_pipeline.cleaning.llm.calls import Stopped
-    from sid_pipeline.cleaning.llm.provider import CallFailed
-
-    return isinstance(error, (CallFailed, Stopped, ValidationError))
-
-
-def summary(groups: Sequence[Group], judged: Judged) -> dict[str, Any]:
+def summary(groups: Sequence[Group], judged: Answers[Judgement]) -> dict[str, Any]:
     """Mean scores of the SIDs' groups and of the random ones, and the agreement with the taxonomy.
 
     Returns:

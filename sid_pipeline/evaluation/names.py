@@ -65,8 +65,8 @@ def prefix_names(
     speaks for a group.
 
     Which words set a prefix apart depends on all other prefixes, so the words would flicker with each night's
-    catalogue. Hence `previous`: a prefix whose content is the same keeps its name to the letter; one whose
-    content changed keeps its words while its category is the same and each of them is still among its best
+    catalogue. Hence `previous`: a prefix whose content is the same keeps its words, and so its name; one whose
+    content changed keeps them while its category is the same and each of them is still among its best
     (twice `word_count`).
 
     Args:
@@ -74,7 +74,7 @@ def prefix_names(
         product_ids, titles: N strings.
         categories: N paths, None for uncategorised.
         brands: N brands, None or "" for none.
-        previous: the names so far, by prefix: dicts of name, category, words, content.
+        previous: what was named so far, by prefix: dicts of category, words, content.
         levels: name the first so many levels; None: all.
 
     Returns:
@@ -101,13 +101,12 @@ def prefix_names(
             category = " > ".join(_majority_path([paths[row] for row in members]))
             content = _content((ids[row], titles[order[row]], " > ".join(paths[row]), makers[row]) for row in members)
             old = (previous or {}).get(label)
+            chosen = words[number][:word_count]
             if old is not None and old["content"] == content:
-                chosen, name = list(old["words"]), str(old["name"])
-            else:
-                chosen = words[number][:word_count]
-                if old is not None and old["category"] == category and set(old["words"]) <= set(words[number]):
-                    chosen = list(old["words"]) or chosen
-                name = _name(category, chosen, titles[order[members[0]]]) or label
+                chosen = list(old["words"])
+            elif old is not None and old["category"] == category and set(old["words"]) <= set(words[number]):
+                chosen = list(old["words"]) or chosen
+            name = _name(category, chosen, titles[order[members[0]]]) or label
             columns["prefix"].append(label)
             columns["level"].append(level + 1)
             columns["count"].append(len(members))

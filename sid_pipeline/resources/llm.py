@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sid_pipeline.settings import CleaningSettings, Settings
 
 if TYPE_CHECKING:
+    from sid_pipeline.cleaning.llm.calls import Calls
     from sid_pipeline.cleaning.llm.cleaner import LlmCleaner
     from sid_pipeline.cleaning.llm.provider import Provider
 
@@ -54,6 +55,18 @@ def llm_cleaner(settings: Settings) -> LlmCleaner:
         ),
     )
     return LlmCleaner(Prompt.load(cleaning.prompt, schema, settings.root), lambda: connect(cleaning), options)
+
+
+def llm_calls(cleaning: CleaningSettings, provider: Provider) -> Calls:
+    """Calls to a service outside of cleaning, under its limits: requests in flight, deadline, budget of one run."""
+    from sid_pipeline.cleaning.llm.calls import Calls, Policy
+    from sid_pipeline.cleaning.llm.costs import Budget, Price
+
+    price = cleaning.price
+    policy = Policy(in_flight=cleaning.in_flight, deadline=cleaning.deadline_seconds, outage=cleaning.outage_seconds)
+    return Calls(
+        provider, policy, Budget(cleaning.budget, Price(price.input, price.output, price.batch) if price else None)
+    )
 
 
 def connect(cleaning: CleaningSettings, env: Mapping[str, str] | None = None) -> Provider:

@@ -7,11 +7,11 @@ from datetime import datetime, timedelta, timezone
 
 import dagster as dg
 import pytest
-from dagster._core.definitions.partitions.context import partition_loading_context
 
 from sid_pipeline.definitions import build_definitions
 from sid_pipeline.partitions import releases
 from sid_pipeline.settings import Settings, load_settings
+from sid_pipeline_tests.automation import asked_for
 
 DAY = "2026-01-06"
 NOON = datetime(2026, 1, 6, 12, tzinfo=timezone.utc)
@@ -59,16 +59,7 @@ class World:
     def tick(self) -> dict[str, set[str]]:
         """What is asked for now: asset to partitions."""
         self.now += timedelta(minutes=1)
-        result = dg.evaluate_automation_conditions(
-            self.definitions, self.instance, evaluation_time=self.now, cursor=self.cursor
-        )
-        self.cursor = result.cursor
-        asked = {}
-        with partition_loading_context(self.now, self.instance):
-            for found in result.results:
-                partitions = set(found.true_subset.expensively_compute_partition_keys())
-                if partitions and isinstance(found.key, dg.AssetKey):
-                    asked[found.key.to_user_string()] = partitions
+        asked, self.cursor = asked_for(self.definitions, self.instance, self.now, self.cursor)
         return asked
 
 

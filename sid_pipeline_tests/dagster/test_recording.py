@@ -19,6 +19,7 @@ class Stage:
         self.error: Exception | None = None
         self.code_version = "1"
         self.frozen = False
+        self.day = "2"
         self.earlier: Earlier | None = None
         self.instance = dg.DagsterInstance.ephemeral()
 
@@ -46,7 +47,7 @@ class Stage:
                 context,
                 stage.receipts,
                 "f/s",
-                {"in": stage.input, "day": "2"},
+                {"in": stage.input, "day": stage.day},
                 stage.work,
                 earlier=stage.earlier,
                 still_there=lambda _: stage.there,
@@ -120,6 +121,16 @@ def test_what_an_earlier_day_made_of_the_same_inputs_serves_again(stage):
     kept = stage.receipts.need("f/s")
     assert kept.inputs == {"in": "a", "day": "2"} and kept.facts == {"id": "a", "day": "2"}
     assert materialisation(stage.run()).metadata["unchanged"].value is True
+
+
+def test_an_earlier_output_may_be_of_the_same_partition(stage):
+    stage.run()
+    stage.day = "3"
+    stage.earlier = Earlier(
+        lambda: stage.receipts.get("f/s"), lambda found: Outcome.again(found, {}, {"day": "3"}), frozenset({"day"})
+    )
+    stage.run()
+    assert stage.calls == 1 and stage.receipts.need("f/s").facts["day"] == "3"
 
 
 @pytest.mark.parametrize(

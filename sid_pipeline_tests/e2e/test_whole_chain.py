@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import dagster as dg
@@ -16,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from sid_pipeline import cli
+from sid_pipeline.assets.snapshot import CATALOGUE
 from sid_pipeline.embedders import current_id
 from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.reader import open_live, open_release
@@ -34,7 +37,9 @@ from sid_pipeline.schemas import (
     SEMANTIC_IDS,
     SNAPSHOT_CLEANINGS,
 )
+from sid_pipeline_tests.automation import asked_for
 from sid_pipeline_tests.e2e.conftest import DAY1, DAY2
+from sid_pipeline_tests.llm_server import KEY, running
 
 DAY3 = "2026-01-07"
 FLAVOURS = ("esci", "esci_gemma")
@@ -220,6 +225,28 @@ def test_a_night_without_changes_lets_what_is_there_serve_again(
         assert all(number == 0 for name, number in told.items() if name.startswith("changed: "))
 
 
+@pytest.mark.slow
+def test_what_a_correction_by_hand_asks_for_is_run_and_asks_for_no_more(settings, warehouse, first_summary, project):
+    definitions, noon = _definitions(settings, warehouse), datetime(2026, 1, 7, 12, tzinfo=timezone.utc)
+    job = definitions.resolve_job_def("snapshot_refresh")
+    with dg.DagsterInstance.get() as instance:
+        asked, cursor = asked_for(definitions, instance, noon, None)
+        assert asked == {}
+        file = project / "data" / "catalogue" / DAY3 / "products.csv.gz"
+        rows = gzip.decompress(file.read_bytes())
+        file.write_bytes(gzip.compress(re.sub(rb"(?m)^(P\d+,)(\w)", rb"\1Corrected \2", rows, count=1)))
+        catalogue = [dg.AssetKey(name) for name in CATALOGUE]
+        assert job.execute_in_process(instance=instance, partition_key=DAY3, asset_selection=catalogue).success
+        asked, cursor = asked_for(definitions, instance, noon + timedelta(minutes=1), cursor)
+        follow = ["cleaned_attributes", "esci_embeddings", "gemma_embeddings"]
+        assert asked == {name: {DAY3} for name in follow}
+        keys = [dg.AssetKey(name) for name in follow]
+        assert job.execute_in_process(instance=instance, partition_key=DAY3, asset_selection=keys).success
+        assert warehouse.receipts.need("esci_embeddings", DAY3).facts["encoded_now"] == 1
+        asked, _ = asked_for(definitions, instance, noon + timedelta(minutes=2), cursor)
+        assert asked == {}
+
+
 def test_going_back_in_time_is_refused(settings, warehouse, first_summary):
     job = _definitions(settings, warehouse).resolve_job_def("sid_refresh")
     config = {"ops": {"esci__semantic_ids": {"config": {"as_of_snapshot": DAY1}}}}
@@ -337,6 +364,32 @@ def test_doctor_finds_this_machine_ready(settings):
     assert done.exit_code == 0, done.output
     for part in ("java", "jars", "weights", "disk", "settings"):
         assert f"ok   {part}" in done.output
+
+
+def test_a_language_model_may_polish_the_names(settings, first_summary, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    def first_word(turn: str) -> str:
+        return json.dumps({"name": json.loads(turn)["titles"][0].split()[0]})
+
+    with running(reply=first_word) as server:
+        asked = {
+            "report": settings.report.model_copy(update={"polish_levels": 1}),
+            "cleaning": settings.cleaning.model_copy(
+                update={"provider": "openai", "model": "m", "base_url": f"{server.url}/v1"}
+            ),
+        }
+        polishing = settings.model_copy(update=asked)
+        warehouse = Warehouse(polishing)
+        with dg.DagsterInstance.get() as instance:
+            job = _definitions(polishing, warehouse).resolve_job_def("sid_refresh")
+            selection = [dg.AssetKey(["esci", "prefix_names"])]
+            done = job.execute_in_process(instance=instance, partition_key="r1", asset_selection=selection)
+    (made,) = done.asset_materializations_for_node("esci__prefix_names")
+    rows = warehouse.tables.arrow(PREFIX_NAMES, ["level", "name"], flavour="esci", release="r1").to_pylist()
+    first = [row["name"] for row in rows if row["level"] == 1]
+    assert made.metadata["names polished"].value > len(first) / 2
+    assert sum(" " not in name for name in first) >= made.metadata["names polished"].value
 
 
 def _definitions(settings, warehouse):

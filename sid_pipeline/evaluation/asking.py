@@ -1,0 +1,118 @@
+"""Questions to a language model whose answers are kept, so that each is paid for once.
+
+Belongs here: asking many at once, reading the answers, the folder that keeps them. What is asked belongs to whoever
+asks (`judge.py`, `polish.py`); which service, and its key, to `resources/llm.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from sid_pipeline.files import digest, to_json, write_atomically
+
+if TYPE_CHECKING:
+    from sid_pipeline.cleaning.llm.calls import Calls
+    from sid_pipeline.cleaning.llm.provider import Request
+
+AnswerT = TypeVar("AnswerT", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question.
+
+    Attributes:
+        label: what it is about, for people.
+        key: JSON-able; all that the answer depends on but for the model. Equal keys are asked about once.
+        request: what the service is asked.
+        context: for the validators of the answer's model; None when a kept answer is read again.
+    """
+
+    label: str
+    key: Any
+    request: Request
+    context: Any = None
+
+
+@dataclass(frozen=True)
+class Answers(Generic[AnswerT]):
+    """What came of asking, and what was paid for.
+
+    Attributes:
+        answers: one per question, in their order; None where there is none.
+        asked, cached: questions that cost a call now, and that were answered before.
+        spent: US dollars; None where the model has no price.
+        faults: sentences of the questions without an answer.
+    """
+
+    answers: list[AnswerT | None]
+    asked: int
+    cached: int
+    spent: float | None
+    faults: list[str]
+
+
+async def ask(
+    questions: Sequence[Question], form: type[AnswerT], connect: Callable[[], Calls], cache: Path, model: str
+) -> Answers[AnswerT]:
+    """Ask every question that was not asked before.
+
+    Args:
+        form: an answer; what cannot be read as one is asked for once more.
+        connect: opens the calls; not called when every answer is in the cache.
+        cache: folder of one file an answer, named by key and model.
+        model: as the service names it.
+    """
+    files = [cache / f"{digest([question.key, model], 24)}.json" for question in questions]
+    answers = [form.model_validate_json(file.read_text(encoding="utf-8")) if file.is_file() else None for file in files]
+    missing = [place for place, answer in enumerate(answers) if answer is None]
+    cached = len(questions) - len(missing)
+    if not missing:
+        return Answers(answers, 0, cached, 0.0, [])
+    calls = connect()
+    faults: list[str] = []
+    # A few at a time; `Calls` waits, retries and keeps the budget.
+    gate = asyncio.Semaphore(calls.policy.in_flight)
+
+    async def one(place: int) -> None:
+        async with gate:
+            try:
+                found = await _ask(calls, questions[place], form)
+            except Exception as error:
+                if not _expected(error):
+                    raise
+                faults.append(f"{questions[place].label}: {error}")
+                return
+        answers[place] = found
+        write_atomically(files[place], to_json(found.model_dump()))
+
+    try:
+        await asyncio.gather(*map(one, missing))
+    finally:
+        await calls.provider.close()
+    spent = calls.budget.spent if calls.budget.price is not None else None
+    return Answers(answers, len(missing) - len(faults), cached, spent, sorted(faults))
+
+
+async def _ask(calls: Calls, question: Question, form: type[AnswerT]) -> AnswerT:
+    answer = await calls.ask(question.request)
+    try:
+        return form.model_validate_json(answer.text, context=question.context)
+    except ValidationError as error:
+        first = error.errors()[0]
+        fault = f"{'.'.join(map(str, first['loc']))} {first['msg']}".strip()
+        repaired = await calls.ask(question.request.repaired(answer.text, fault))
+        return form.model_validate_json(repaired.text, context=question.context)
+
+
+def _expected(error: Exception) -> bool:
+    from sid_pipeline.cleaning.llm.calls import Stopped
+    from sid_pipeline.cleaning.llm.provider import CallFailed
+
+    return isinstance(error, (CallFailed, Stopped, ValidationError))

@@ -1,0 +1,61 @@
+"""Asking the language model of `cleaning` for plainer names of a release's prefixes; starts no Spark."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sid_pipeline.evaluation.polish import PolishedName, polishing
+from sid_pipeline.resources.warehouse import Warehouse
+
+
+@dataclass(frozen=True)
+class Polished:
+    """Names by prefix, of those that have one; what it took, for people."""
+
+    names: Mapping[str, str]
+    told: Mapping[str, Any]
+
+
+def polished_names(warehouse: Warehouse, rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> Polished:
+    """Plainer names for the prefixes of the first `report.polish_levels` levels.
+
+    A service that cannot be asked, or gives no usable answer, leaves the names as they are and is told of.
+
+    Args:
+        rows: of `names.NAMES_SCHEMA`.
+        titles: of the sampled products, by product_id.
+    """
+    from sid_pipeline.cleaning.llm.provider import CallFailed
+    from sid_pipeline.evaluation.asking import ask
+    from sid_pipeline.resources.llm import connect, llm_calls
+
+    levels, cleaning = warehouse.settings.report.polish_levels, warehouse.settings.cleaning
+    if not levels:
+        return Polished({}, {})
+    if cleaning.provider == "rules":
+        return Polished({}, {"names polished": "no: cleaning.provider names no language model"})
+    try:
+        provider = connect(cleaning)
+    except CallFailed as error:
+        return Polished({}, {"names polished": f"no: {error}"})
+    wanted = [row for row in rows if row["level"] <= levels]
+    questions = [polishing(row, [titles[key] for key in row["sample_product_ids"]]) for row in wanted]
+    found = asyncio.run(
+        ask(
+            questions,
+            PolishedName,
+            lambda: llm_calls(cleaning, provider),
+            warehouse.state / "artefacts" / "polished_names",
+            cleaning.model_name,
+        )
+    )
+    named = {row["prefix"]: a.name for row, a in zip(wanted, found.answers, strict=True) if a is not None}
+    told: dict[str, Any] = {"names polished": len(named), "names asked for now": found.asked}
+    if found.spent is not None:
+        told["cost of names, USD"] = round(found.spent, 6)
+    if found.faults:
+        told["names not polished"] = f"{len(found.faults)}, for instance {found.faults[0]}"
+    return Polished(named, told)
