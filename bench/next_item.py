@@ -7,6 +7,7 @@ beam that follows only SIDs that exist (constrained decoding). It is trained on 
 a tenth of the training users choose the epoch. Tokenizers, all with the same model, optimiser, epochs and beam:
 
     ours        the project's codebook on the esci flavour's vectors, 4 levels of 256
+    ours-3      the same with 3 levels of 256 and the collision policy `capacity=1`: as many tokens as the published
     published   the SIDs that another tokenizer's authors published for these items, 3 levels
     k-means     residual k-means on the same vectors as ours, 4 levels of 256
     atomic      one token an item
@@ -32,8 +33,11 @@ from numpy.typing import NDArray
 from rqvae_common import numbers, report, setting, shared, table
 from torch import nn
 
+from sid_pipeline.assignment.assign import last_codewords
 from sid_pipeline.evaluation.baselines import fit_residual_kmeans
+from sid_pipeline.rqvae import Codebook
 
+TOKENIZERS = ("ours", "ours-3", "published", "k-means", "atomic")
 HISTORY, BEAM, SIZE = 10, 20, 256
 WIDTH, HEADS, LAYERS, DROPOUT = 96, 4, 2, 0.2
 BATCH, RATE = 128, 1e-3
@@ -203,6 +207,19 @@ def recall_at(found: list[list[int]], wanted: list[int], k: int) -> float:
     return sum(item in items[:k] for items, item in zip(found, wanted, strict=True)) / len(wanted)
 
 
+def one_each(book: Codebook, x: NDArray[np.float32]) -> NDArray[Any]:
+    """Codes (N, levels) with at most one item a SID: later ones take the nearest last codeword that is free."""
+    codes = book.encode(x)
+    nearest = last_codewords(book, x)
+    taken: set[tuple[int, ...]] = set()
+    for row in range(len(codes)):
+        prefix = tuple(codes[row, :-1].tolist())
+        free = (word for word in (codes[row, -1], *nearest[row]) if (*prefix, int(word)) not in taken)
+        codes[row, -1] = next(free, codes[row, -1])
+        taken.add(tuple(codes[row].tolist()))
+    return codes
+
+
 def sequences() -> dict[str, list[tuple[str, list[int], int]]]:
     """By split: user, history (item rows), next item."""
     read = pq.read_table(shared() / "data" / "amazon_office" / "sequences.parquet").to_pylist()
@@ -217,7 +234,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=numbers, default=[1, 2, 3])
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--only", nargs="+", choices=("ours", "published", "k-means", "atomic"))
+    parser.add_argument("--only", nargs="+", choices=TOKENIZERS)
     parser.add_argument("--set", type=setting, action="append", default=[], metavar="FIELD=VALUE")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -241,9 +258,13 @@ def main() -> None:
     x = catalogue.vectors("esci")
     rows = []
     for seed in args.seeds:
-        for name in args.only or ("ours", "published", "k-means", "atomic"):
+        for name in args.only or TOKENIZERS:
             if name == "ours":
                 codes = codebook(catalogue, x, "esci", codebook_size=SIZE, seed=seed, **dict(args.set)).encode(x)
+            elif name == "ours-3":
+                levels = {"levels": 3, "level_weights": (1.0, 0.75, 0.25)}
+                book = codebook(catalogue, x, "esci", codebook_size=SIZE, seed=seed, **levels, **dict(args.set))
+                codes = one_each(book, x)
             elif name == "k-means":
                 codes = fit_residual_kmeans(x, 4, SIZE, seed).assign(x)
             elif name == "published":

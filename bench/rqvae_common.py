@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from sid_pipeline.evaluation.metrics import NEAR_DUPLICATE_COSINE  # noqa: E402
 from sid_pipeline.evaluation.pairs import Pairs  # noqa: E402
+from sid_pipeline.rqvae.gate import NEAR_DUPLICATE_COSINE  # noqa: E402
 
 CACHE = Path(tempfile.gettempdir()) / "sid-bench-cache"
 # A pair this close is the same text twice; its codes are equal whatever the codebook does.

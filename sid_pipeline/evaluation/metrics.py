@@ -20,12 +20,12 @@ from scipy.special import gammaln
 from scipy.stats import t as student_t
 
 from sid_pipeline.evaluation.pairs import Pairs, row_blocks
+from sid_pipeline.rqvae.gate import NEAR_DUPLICATE_COSINE
 
 Path = tuple[str, ...]
 
 _Z95 = 1.959964
 _JACKKNIFE_GROUPS = 20
-NEAR_DUPLICATE_COSINE = 0.9
 
 
 @dataclass(frozen=True)

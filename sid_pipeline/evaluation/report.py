@@ -24,6 +24,7 @@ from sid_pipeline.evaluation.pairs import (
     row_norms,
     stratified_pairs,
 )
+from sid_pipeline.rqvae.gate import NEAR_DUPLICATE_COSINE
 
 OURS = "ours"
 RESIDUAL_KMEANS = "residual_kmeans"
@@ -305,7 +306,7 @@ def _code_table(
     both = concatenate("random_and_neighbour", random, near)
     both_depth = np.concatenate([depth[random.name], depth[near.name]])
     hot = metrics.near_duplicates(both)
-    hot_depth = both_depth[both.cosine >= metrics.NEAR_DUPLICATE_COSINE]
+    hot_depth = both_depth[both.cosine >= NEAR_DUPLICATE_COSINE]
     wrong = metrics.error_propagation(prefix, labels, paths, texts, product_ids, codes, worst=0, population=population)
     wrong["levels"] = [{**row, "share": _dict(row["share"])} for row in wrong["levels"]]
     spread = metrics.fragmentation(

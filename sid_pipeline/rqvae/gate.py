@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from sid_pipeline.rqvae.config import TrainConfig
 
+NEAR_DUPLICATE_COSINE = 0.9
+"""Products whose vectors are at least so alike are near-duplicates, here and in the report."""
 LEAST_PAIRS = 100
 """Fewer pairs of near-duplicates say too little to refuse a codebook."""
 LEAST_ERROR = 0.005

@@ -9,10 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sid_pipeline.rqvae.gate import NEAR_DUPLICATE_COSINE
 from sid_pipeline.rqvae.kmeans import kmeans, nearest
 
-NEAR = 0.9
-"""Cosine from which two products count as near-duplicates."""
 _COMMON = 0.01
 _AXES = 64
 _ITERATIONS = 6
@@ -66,7 +65,7 @@ def near_duplicates(x: Tensor, codes: Tensor, queries: int = 512) -> tuple[int, 
     mine = codes[:queries]
     pairs, shared = 0, torch.zeros(codes.shape[1], dtype=torch.long, device=codes.device)
     for start in range(0, len(unit), _BLOCK):
-        near = unit[:queries] @ unit[start : start + _BLOCK].T >= NEAR
+        near = unit[:queries] @ unit[start : start + _BLOCK].T >= NEAR_DUPLICATE_COSINE
         row, column = torch.nonzero(near, as_tuple=True)
         column = column + start
         row, column = row[row != column], column[row != column]
