@@ -59,6 +59,9 @@ class TrainConfig:
         "knob between coherence and uniqueness: fewer parts, and more near-duplicates share three codes and more "
         "products collide.",
     )
+    cell_products: float = _described(
+        2.0, "Products that such a part should hold at least, in the mean; with fewer, more products are told apart."
+    )
     prototypes: int = _described(
         4096, "Prototypes, about, at most: in a large catalogue a prototype stands for more products."
     )
@@ -194,6 +197,7 @@ class TrainConfig:
         for name in (
             "group_products",
             "cells_per_group",
+            "cell_products",
             "learning_rate",
             "linear_learning_rate",
             "gradient_clip",

@@ -34,12 +34,13 @@ class Plan:
     """How a sample is to be clustered, in rows of that sample.
 
     snapped: levels that follow prototypes (0, 2 or 3); group: rows of a prototype in a wide category; cells: of each
-    prototype; largest: rows of a cell; least: rows of a category that stands on its own.
+    prototype; smallest, largest: rows of a cell; least: rows of a category that stands on its own.
     """
 
     snapped: int
     group: float
     cells: float
+    smallest: float
     largest: float
     least: float
 
@@ -83,7 +84,8 @@ def make_plan(config: TrainConfig, z: Tensor, leaf: NDArray[np.int64], n: int) -
     # At least two prototypes a codeword keep level 1 full and leave level 2 something to tell apart.
     group = share * max(min(config.group_products, n / (2 * size)), n / most)
     # By the birthday bound a fifth of the products of a cell this large collide in the last level alone.
-    return Plan(snapped, group, config.cells_per_group if snapped == 3 else 1.0, share * size / 2, least)
+    cells = config.cells_per_group if snapped == 3 else 1.0
+    return Plan(snapped, group, cells, max(1.0, share * config.cell_products), share * size / 2, least)
 
 
 def _compact_leaves(z: Tensor, leaf: NDArray[np.int64], least: float) -> tuple[NDArray[np.bool_], float]:
@@ -139,7 +141,7 @@ def _cell_counts(groups: list[Tensor], plan: Plan) -> list[float]:
         return [1.0] * len(groups)
     whole, fraction = divmod(plan.cells, 1)
     more = set(sorted(range(len(groups)), key=lambda g: (-len(groups[g]), g))[: round(fraction * len(groups))])
-    wanted = [min(whole + (g in more), len(rows) / 2) for g, rows in enumerate(groups)]
+    wanted = [min(whole + (g in more), len(rows) / plan.smallest) for g, rows in enumerate(groups)]
     return [min(max(w, len(rows) / plan.largest), _MOST_CELLS) for w, rows in zip(wanted, groups, strict=True)]
 
 
