@@ -111,5 +111,7 @@ def _each(
         except dg.Failure as failure:
             failures.append(failure)
     if failures:
-        raise dg.Failure(description="\n".join(str(f.description) for f in failures), metadata=happened)
+        raise dg.Failure(description="\n".join(str(f.description) for f in failures), metadata=happened) from failures[
+            0
+        ].__cause__
     context.add_output_metadata(happened)

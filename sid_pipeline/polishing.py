@@ -13,42 +13,43 @@ from sid_pipeline.resources.warehouse import Warehouse
 
 @dataclass(frozen=True)
 class Polished:
-    """Names by prefix, of those that have one; what it took, for people."""
+    """Names by prefix, of those that have one; how many were wanted and have none; what it took, for people."""
 
     names: Mapping[str, str]
+    missing: int
     told: Mapping[str, Any]
 
 
-def polished_names(warehouse: Warehouse, rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> Polished:
+def polished_names(
+    warehouse: Warehouse, flavour: str, release: str, rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]
+) -> Polished:
     """Plainer names for the prefixes of the first `report.polish_levels` levels.
 
-    A service that cannot be asked, or gives no usable answer, leaves the names as they are and is told of.
+    A service that cannot be asked, or gives no usable answer, leaves the names as they are and is told of. The budget
+    and the limits are cleaning's, for each flavour and release anew.
 
     Args:
         rows: of `names.NAMES_SCHEMA`.
         titles: of the sampled products, by product_id.
     """
-    from sid_pipeline.cleaning.llm.provider import CallFailed
     from sid_pipeline.evaluation.asking import ask
     from sid_pipeline.resources.llm import connect, llm_calls
 
     levels, cleaning = warehouse.settings.report.polish_levels, warehouse.settings.cleaning
     if not levels:
-        return Polished({}, {})
+        return Polished({}, 0, {})
     if cleaning.provider == "rules":
-        return Polished({}, {"names polished": "no: cleaning.provider names no language model"})
-    try:
-        provider = connect(cleaning)
-    except CallFailed as error:
-        return Polished({}, {"names polished": f"no: {error}"})
+        return Polished({}, 0, {"names polished": "no: cleaning.provider names no language model"})
     wanted = [row for row in rows if row["level"] <= levels]
-    questions = [polishing(row, [titles[key] for key in row["sample_product_ids"]]) for row in wanted]
+    questions = [
+        polishing(row, [titles[key] for key in row["sample_product_ids"]], cleaning.max_output_tokens) for row in wanted
+    ]
     found = asyncio.run(
         ask(
             questions,
             PolishedName,
-            lambda: llm_calls(cleaning, provider),
-            warehouse.state / "artefacts" / "polished_names",
+            lambda: llm_calls(cleaning, connect(cleaning)),
+            warehouse.polished_names(flavour, release),
             cleaning.model_name,
         )
     )
@@ -58,4 +59,4 @@ def polished_names(warehouse: Warehouse, rows: Sequence[Mapping[str, Any]], titl
         told["cost of names, USD"] = round(found.spent, 6)
     if found.faults:
         told["names not polished"] = f"{len(found.faults)}, for instance {found.faults[0]}"
-    return Polished(named, told)
+    return Polished(named, len(wanted) - len(named), told)

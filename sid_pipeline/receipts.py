@@ -74,6 +74,11 @@ class Receipts:
         earlier = [key for key in self.partitions(asset) if key < partition]
         return self.get(asset, earlier[-1]) if earlier else None
 
+    def still_of(self, receipt: Receipt, asset: str) -> bool:
+        """Whether an input, under its asset's last step, is what it was for the receipt's partition."""
+        made = self.get(asset, receipt.partition)
+        return made is not None and made.data_version == receipt.inputs.get(asset.split("/")[-1])
+
     def need(self, asset: str, partition: str = UNPARTITIONED) -> Receipt:
         """The receipt of an input.
 

@@ -440,7 +440,7 @@ class ReportSettings(Model):
     sample: int = Field(50_000, ge=100, description="products looked at; figures name their sample")
     seed: int = 0
     polish_levels: int = Field(
-        0, ge=0, description="levels whose prefix names the language model of `cleaning` puts into plain words"
+        0, ge=0, le=3, description="levels whose prefix names the language model of `cleaning` puts into plain words"
     )
 
 

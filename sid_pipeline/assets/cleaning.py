@@ -80,7 +80,7 @@ def cleaning_assets(settings: Settings) -> list[dg.AssetsDefinition]:
             context,
             warehouse.receipts,
             CLEANED_ATTRIBUTES.name,
-            {"products": products.data_version, "cleaner": cleaner.id},
+            {"products": products.data_version, "cleaner": cleaner.id, "schema": warehouse.schema.id},
             lambda: night.clean(context),
             earlier=Earlier(night.before, night.clean_as_before),
             still_there=_nothing_to_retry,
@@ -151,15 +151,20 @@ class _Night:
         return self._outcome(cleaned, report)
 
     def before(self) -> Receipt | None:
-        """Of the snapshot before this one, unless something of it is to be tried again."""
-        receipt = self.warehouse.receipts.before(CLEANED_ATTRIBUTES.name, self.snapshot)
-        return receipt if receipt is not None and _nothing_to_retry(receipt) else None
+        """Of the snapshot before, unless something of it is to be tried again, or its products are others now."""
+        receipts = self.warehouse.receipts
+        receipt = receipts.before(CLEANED_ATTRIBUTES.name, self.snapshot)
+        if receipt is None or not _nothing_to_retry(receipt):
+            return None
+        return receipt if receipts.still_of(receipt, PRODUCTS.name) else None
 
-    def clean_as_before(self, before: Receipt) -> Outcome:
+    def clean_as_before(self, before: Receipt) -> Outcome | None:
         """Take over what stands for each text of an earlier snapshot of the same products."""
-        tables = self.warehouse.tables
+        tables, rows = self.warehouse.tables, before.metadata["dagster/row_count"]
         used = tables.read(SNAPSHOT_CLEANINGS, snapshot=before.partition)
         tables.replace(SNAPSHOT_CLEANINGS, used, snapshot=self.snapshot)
+        if cleanings_of(self.warehouse, self.snapshot).count() != rows:
+            return None
         metadata: dict[str, Any] = {"cleaned now": 0, "cache hit share": 1.0}
         checks = None
         if self.model is not None:
@@ -168,7 +173,7 @@ class _Night:
 
             nothing = Report(Counts(), {}, 0, None)
             metadata |= self._money(nothing)
-            checks = (self._check(nothing, before.facts["fallback"], before.metadata["dagster/row_count"]),)
+            checks = (self._check(nothing, before.facts["fallback"], rows),)
         return Outcome.again(before, metadata, {"cleaned_now": 0}, checks)
 
     def _texts(self) -> "DataFrame":
@@ -382,7 +387,10 @@ class _Night:
         if not fallback or self.model is None:
             return 0
         given_up = Ledger(self.warehouse, self.model.id).given_up()
-        return fallback if given_up is None else max(0, fallback - given_up.count())
+        if given_up is None:
+            return fallback
+        fell_back = self.warehouse.tables.read(SNAPSHOT_CLEANINGS, snapshot=self.snapshot).where("fallback")
+        return fell_back.join(given_up, "text_hash", "left_anti").count()
 
     def _check(self, report: "Report", fallback: int, texts: int) -> Check:
         if report.stopped is None:

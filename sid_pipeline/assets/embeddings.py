@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 NEIGHBOUR_POOL, SHOWN, NEIGHBOURS = 5_000, 6, 3
 # Texts of one commit where Spark encodes: what a killed driver loses.
 SPARK_SLICE = 50_000
-ALSO_ENCODED = "also encoded for releases in use"
+ALSO_ENCODED, LOST = "also encoded for releases in use", "embedders that are gone"
 
 
 def embeddings_key(embedder: str) -> str:
@@ -75,7 +75,12 @@ def _embedding_asset(settings: Settings, name: str) -> dg.AssetsDefinition:
         with plain_failures():
             products = warehouse.receipts.need(PRODUCTS.name, snapshot)
             wanted, lost = wanted_embedders(warehouse, name)
-            inputs: dict[str, Any] = {"products": products.data_version, "embedder_ids": sorted(wanted)}
+            current = next(iter(wanted))
+            inputs: dict[str, Any] = {
+                "products": products.data_version,
+                "embedder": current,
+                "embedder_ids": sorted(wanted),
+            }
             supplied = [e.vectors for e in wanted.values() if e.vectors is not None]
             if supplied:
                 inputs["vectors"] = [_source_fingerprint(warehouse, path, snapshot) for path in supplied]
@@ -91,8 +96,11 @@ def _embedding_asset(settings: Settings, name: str) -> dg.AssetsDefinition:
 
         def before() -> Receipt | None:
             receipt = warehouse.receipts.before(embeddings_key(name), snapshot)
+            if receipt is None or lost or LOST in receipt.metadata:
+                return None
             # Texts without a usable vector are tried again with each snapshot; old receipts do not say if there were.
-            return receipt if receipt is not None and not lost and receipt.facts.get("faulty") == 0 else None
+            whole = receipt.facts.get("faulty") == 0
+            return receipt if whole and warehouse.receipts.still_of(receipt, PRODUCTS.name) else None
 
         return materialise(
             context,
@@ -134,7 +142,7 @@ def _embed_all(
     if pinned:
         metadata[ALSO_ENCODED] = _also_encoded({identity: embedded[identity].encoded for identity in pinned})
     if lost:
-        metadata["embedders that are gone"] = markdown_table([{"release": s} for s in lost], width=300)
+        metadata[LOST] = markdown_table([{"release": s} for s in lost], width=300)
     return Outcome(
         data_version=digest(versions),
         metadata=metadata,
@@ -150,12 +158,17 @@ def _also_encoded(encoded: dict[str, int]) -> Markdown:
     return markdown_table([{"embedder": identity, "encoded now": texts} for identity, texts in encoded.items()])
 
 
-def _embed_as_before(warehouse: Warehouse, before: Receipt, snapshot: str) -> Outcome:
+def _embed_as_before(warehouse: Warehouse, before: Receipt, snapshot: str) -> Outcome | None:
     """Take over the texts of an earlier snapshot of the same products; their vectors are in the store."""
-    tables = warehouse.tables
+    tables, rows = warehouse.tables, before.metadata["dagster/row_count"]
     for identity in before.facts["embedder_ids"]:
         texts = tables.read(EMBEDDED_PRODUCTS, embedder_id=identity, snapshot=before.partition)
-        tables.replace(EMBEDDED_PRODUCTS, texts, embedder_id=identity, snapshot=snapshot)
+        if tables.replace(EMBEDDED_PRODUCTS, texts, embedder_id=identity, snapshot=snapshot) != rows:
+            return None
+        store = tables.read(EMBEDDINGS, embedder_id=identity).where("fault IS NULL").select("text_hash")
+        written = tables.read(EMBEDDED_PRODUCTS, embedder_id=identity, snapshot=snapshot)
+        if not written.join(store, "text_hash", "left_anti").isEmpty():
+            return None
     metadata: dict[str, Any] = {"encoded now": 0, "texts a second": 0.0, "padding share": 0.0}
     if ALSO_ENCODED in before.metadata:
         _, *pinned = before.facts["embedder_ids"]

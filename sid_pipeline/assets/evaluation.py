@@ -97,6 +97,7 @@ def evaluation_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
                 **_polish_by(warehouse.settings),
             },
             lambda: _name_prefixes(warehouse, flavour, release, assigned.facts["as_of_snapshot"]),
+            still_there=lambda receipt: not receipt.facts.get("unpolished"),
         )
 
     @flavour.asset(
@@ -396,7 +397,7 @@ def _name_prefixes(warehouse: Warehouse, flavour: Flavour, release: str, snapsho
     )
     named = names.to_pylist()
     titles = dict(zip(assigned.column("product_id"), assigned.column("title"), strict=True))
-    polished = polished_names(warehouse, named, titles)
+    polished = polished_names(warehouse, flavour.name, release, named, titles)
     rows = [
         {
             "prefix": row["prefix"],
@@ -425,6 +426,7 @@ def _name_prefixes(warehouse: Warehouse, flavour: Flavour, release: str, snapsho
             **polished.told,
             "largest": markdown_table(top[:25], ["prefix", "name", "products", "words"]),
         },
+        facts={"unpolished": polished.missing},  # asked for again whenever the asset is
     )
 
 

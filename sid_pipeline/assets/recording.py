@@ -110,18 +110,20 @@ class Earlier:
 
     Attributes:
         find: gives its receipt, None where there is none that may serve; called under the asset's lock.
-        serve: makes it this day's too, for less than the work costs.
+        serve: makes it this day's too, for less than the work costs; None where it turns out not to be whole.
         but_for: inputs that may differ.
     """
 
     find: Callable[[], Receipt | None]
-    serve: Callable[[Receipt], Outcome]
+    serve: Callable[[Receipt], Outcome | None]
     but_for: frozenset[str] = frozenset()
 
     def receipt(self, inputs: Mapping[str, Any], code_version: str | None) -> Receipt | None:
-        """Its receipt, if it was made by the same code from the same inputs."""
+        """Its receipt, if it was made by the same code from the same inputs and no check of it failed."""
         receipt = self.find()
         if receipt is None or receipt.code_version != code_version or receipt.inputs.keys() != inputs.keys():
+            return None
+        if not all(check["passed"] for check in receipt.checks):
             return None
         same = all(receipt.inputs[name] == inputs[name] for name in inputs if name not in self.but_for)
         return receipt if same else None
@@ -214,11 +216,10 @@ def _materialise(
     then = None if earlier is None or recompute else earlier.receipt(inputs, code[keys[0]])
     for key in keys:
         receipts.begin(key, partition)
-    if earlier is not None and then is not None:
+    served = None if earlier is None or then is None else earlier.serve(then)
+    if served is not None:
         context.log.info(f"nothing that {keys[0]} is made from has changed: what an earlier day made serves again")
-        outcomes: Mapping[str, Outcome] = {keys[0]: earlier.serve(then)}
-    else:
-        outcomes = work()
+    outcomes = work() if served is None else {keys[0]: served}
     results = []
     for key in keys:
         outcome = outcomes[key]

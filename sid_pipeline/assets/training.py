@@ -265,7 +265,7 @@ def _train(warehouse: Warehouse, flavour: Flavour, release: Release, inputs: dic
         wanted = inputs.get(name)  # receipts of earlier versions lack it
         return Codebook.load(warehouse.codebooks(flavour.name, release.predecessor) / wanted) if wanted else None
 
-    settings = TrainConfig.from_dict(inputs["config"])
+    settings = TrainConfig.from_record(inputs["config"])
     training = load_training_set(warehouse.training_set(flavour.name, release.release))
     # A killed run resumes here; another configuration has checkpoints of its own.
     run = digest([training.manifest["id"], settings.to_dict(), inputs.get("start_from")])

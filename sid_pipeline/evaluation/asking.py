@@ -29,13 +29,16 @@ class Question:
 
     Attributes:
         label: what it is about, for people.
-        key: JSON-able; all that the answer depends on but for the model. Equal keys are asked about once.
+        version: of the question; another one makes old answers answers to something else.
+        about: JSON-able; with version, instruction and model all that an answer is kept by, so that no two questions
+            of a round are about the same.
         request: what the service is asked.
         context: for the validators of the answer's model; None when a kept answer is read again.
     """
 
     label: str
-    key: Any
+    version: str
+    about: Any
     request: Request
     context: Any = None
 
@@ -66,16 +69,21 @@ async def ask(
     Args:
         form: an answer; what cannot be read as one is asked for once more.
         connect: opens the calls; not called when every answer is in the cache.
-        cache: folder of one file an answer, named by key and model.
+        cache: folder of one file an answer; a file that cannot be read as one is asked for again.
         model: as the service names it.
     """
-    files = [cache / f"{digest([question.key, model], 24)}.json" for question in questions]
-    answers = [form.model_validate_json(file.read_text(encoding="utf-8")) if file.is_file() else None for file in files]
+    files = [cache / f"{digest([q.version, q.request.system, model, q.about], 24)}.json" for q in questions]
+    answers = [_kept(file, form) for file in files]
     missing = [place for place, answer in enumerate(answers) if answer is None]
     cached = len(questions) - len(missing)
     if not missing:
         return Answers(answers, 0, cached, 0.0, [])
-    calls = connect()
+    try:
+        calls = connect()
+    except Exception as error:
+        if not _expected(error):
+            raise
+        return Answers(answers, 0, cached, 0.0, [f"{questions[place].label}: {error}" for place in missing])
     faults: list[str] = []
     # A few at a time; `Calls` waits, retries and keeps the budget.
     gate = asyncio.Semaphore(calls.policy.in_flight)
@@ -98,6 +106,13 @@ async def ask(
         await calls.provider.close()
     spent = calls.budget.spent if calls.budget.price is not None else None
     return Answers(answers, len(missing) - len(faults), cached, spent, sorted(faults))
+
+
+def _kept(file: Path, form: type[AnswerT]) -> AnswerT | None:
+    try:
+        return form.model_validate_json(file.read_text(encoding="utf-8")) if file.is_file() else None
+    except ValidationError:
+        return None
 
 
 async def _ask(calls: Calls, question: Question, form: type[AnswerT]) -> AnswerT:

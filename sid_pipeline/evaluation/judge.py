@@ -133,7 +133,7 @@ async def judge(
     groups: Sequence[Group], connect: Callable[[], Calls], cache: FilePath, model: str
 ) -> Answers[Judgement]:
     """Ask about every group that was not asked about before; see `asking.ask`."""
-    questions = [Question(group.label, [QUESTION, _SYSTEM, list(group.texts)], request(group)) for group in groups]
+    questions = [Question(group.label, QUESTION, list(group.texts), request(group)) for group in groups]
     return await ask(questions, Judgement, connect, cache, model)
 
 

@@ -1,13 +1,15 @@
 """Prefix names put into plain words by a language model: `Bakery > Bread: italian, ciabatta` as `Italian bread`.
 
-A polished name may only use words that the prefix has: of its name, or of the products shown with the question. It
-belongs to the name that it was made from, not to the night: while that stays, it stays, and nobody is asked.
+A polished name may only use words of the working name, and words that several of the products shown with the question
+had. It belongs to the prefix and the working name that it was made from, not to the night: while that stays, it stays,
+and nobody is asked.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,8 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from sid_pipeline.evaluation.asking import Question
 
 QUESTION = "polish_1"  # raise it when the question changes
-_OUTPUT_TOKENS = 64
 _TITLES = 8
+_SHOWN_BY = 2  # titles that must have a word, so that no single product's text can put one into a name
+_CHARACTERS = re.compile(r"[\w &,'()/-]+")
 _WORD = re.compile(r"[^\W_]+")
 # Words that join others and say nothing themselves.
 _JOINING = frozenset(
@@ -37,31 +40,44 @@ class PolishedName(BaseModel):
 
     name: str = Field(min_length=2, max_length=60)
 
+    @field_validator("name", mode="before")
+    @classmethod
+    def _one_line(cls, name: Any) -> Any:
+        return " ".join(name.split()) if isinstance(name, str) else name
+
     @field_validator("name")
     @classmethod
     def _supported(cls, name: str, info: ValidationInfo) -> str:
         known: frozenset[str] | None = info.context
-        unknown = [] if known is None else [word for word in _WORD.findall(name) if _stem(word) not in known]
+        words = _WORD.findall(name)
+        if not _CHARACTERS.fullmatch(name):
+            raise ValueError("a name has letters, digits, spaces and & , ' ( ) / - only")
+        if all(word.casefold() in _JOINING for word in words):
+            raise ValueError("it names nothing")
+        unknown = [] if known is None else [word for word in words if _stem(word) not in known]
         if unknown:
             raise ValueError(f"the products do not say {', '.join(unknown)}")
-        return " ".join(name.split())
+        return name
 
 
-def polishing(row: Mapping[str, Any], titles: Sequence[str]) -> Question:
+def polishing(row: Mapping[str, Any], titles: Sequence[str], max_output_tokens: int) -> Question:
     """The question about one prefix.
 
     Args:
         row: of `names.NAMES_SCHEMA`.
         titles: of its products, in a fixed order; the first few are shown.
+        max_output_tokens: of an answer; models that think need more than a name takes.
     """
     from sid_pipeline.cleaning.llm.provider import Request
 
     shown = list(titles[:_TITLES])
     data = json.dumps({"working_name": row["name"], "titles": shown}, ensure_ascii=False)
-    request = Request(_SYSTEM, (data,), PolishedName.model_json_schema(), _OUTPUT_TOKENS)
-    known = {_stem(word) for text in (row["name"], *shown) for word in _WORD.findall(text)}
-    # By the working name alone: a product more is no other question, and the titles only help to answer it.
-    return Question(row["prefix"], [QUESTION, _SYSTEM, row["name"]], request, frozenset(known | _JOINING))
+    request = Request(_SYSTEM, (data,), PolishedName.model_json_schema(), max_output_tokens)
+    said = Counter(stem for title in shown for stem in {_stem(word) for word in _WORD.findall(title)})
+    known = {stem for stem, times in said.items() if times >= min(_SHOWN_BY, len(shown))}
+    known |= {_stem(word) for word in _WORD.findall(row["name"])} | _JOINING
+    # By the working name, not by the titles: a product more is no other question, they only help to answer it.
+    return Question(row["prefix"], QUESTION, [row["prefix"], row["name"]], request, frozenset(known))
 
 
 def _stem(word: str) -> str:

@@ -29,7 +29,7 @@ def machine_fault(error: BaseException) -> str | None:
         if found := _FULL.search(str(fault)):
             return _full_disk(found.group().strip())
     told = "\n".join(map(str, chain))
-    if "java.lang.OutOfMemoryError" in told:
+    if "java.lang.OutOfMemoryError" in told and "native thread" not in told:
         return (
             "Spark's JVM ran out of memory: raise spark.driver_memory (on a cluster, spark.executor.memory in "
             f"[spark.conf]). {AGAIN}"
@@ -51,7 +51,7 @@ def _jvm_gone(fault: BaseException) -> bool:
     """Whether the JVM gave no answer; what it answers with, a fault too, comes with Java's own words."""
     kind = type(fault).__name__
     if kind == "Py4JError":
-        return "\n" not in str(fault).strip()
+        return re.fullmatch(r"An error occurred while calling \S+", str(fault).strip()) is not None
     return kind == "Py4JNetworkError" or (isinstance(fault, (ConnectionError, EOFError)) and _raised_by_py4j(fault))
 
 

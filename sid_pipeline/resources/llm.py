@@ -58,12 +58,17 @@ def llm_cleaner(settings: Settings) -> LlmCleaner:
 
 
 def llm_calls(cleaning: CleaningSettings, provider: Provider) -> Calls:
-    """Calls to a service outside of cleaning, under its limits: requests in flight, deadline, budget of one run."""
+    """Calls to a service outside of cleaning, under its limits: requests in flight, deadlines, budget of one run."""
     from sid_pipeline.cleaning.llm.calls import Calls, Policy
     from sid_pipeline.cleaning.llm.costs import Budget, Price
 
     price = cleaning.price
-    policy = Policy(in_flight=cleaning.in_flight, deadline=cleaning.deadline_seconds, outage=cleaning.outage_seconds)
+    policy = Policy(
+        in_flight=cleaning.in_flight,
+        deadline=cleaning.deadline_seconds,
+        outage=cleaning.outage_seconds,
+        longest=cleaning.max_minutes * 60 if cleaning.max_minutes else None,
+    )
     return Calls(
         provider, policy, Budget(cleaning.budget, Price(price.input, price.output, price.batch) if price else None)
     )

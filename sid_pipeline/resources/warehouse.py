@@ -82,6 +82,10 @@ class Warehouse:
         """Folder of what a release would change for the readers of the live one."""
         return self._artefact("codebook_diffs", flavour, release)
 
+    def polished_names(self, flavour: str, release: str) -> Path:
+        """Folder of the answers of a language model that was asked for plainer prefix names."""
+        return self._artefact("polished_names", flavour, release)
+
     def explorer(self, release: str) -> Path:
         """Folder of the explorer site of a release."""
         return self.state / "artefacts" / "explorers" / check_key("release", release)

@@ -16,6 +16,14 @@ def _described(default: Any, text: str) -> Any:
     return field(default=default, metadata={"description": text})
 
 
+# What training did before a field was there: configurations that were written down then are read as what they meant.
+_BEFORE: dict[str, Any] = {
+    "contrastive_every": 1,
+    "max_error_against_kmeans": math.inf,
+    "min_near_share": 0.0,
+}
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Settings of one training run; see `TrainConfig.describe()` for a table of all fields.
@@ -39,7 +47,7 @@ class TrainConfig:
     contrastive_every: int = _described(
         4,
         "Steps from one use of the taxonomy term to the next, where it counts for all of them (lazy regularisation, "
-        "Karras et al. 2020): its mean gradient is that of 1, for a part of the time.",
+        "Karras et al. 2020): in the mean, and but for gradient_clip, its gradient is that of 1, for part of the time.",
     )
     negative_weight: float = _described(5.0, "Weight of unrelated pairs against related ones in the taxonomy term.")
     commitment: float = _described(0.25, "Weight of |z - stop_gradient(quantised)|^2 inside the quantisation loss.")
@@ -221,6 +229,11 @@ class TrainConfig:
         if unknown:
             raise ValueError(f"TrainConfig has no field {unknown[0]!r}; its fields are {', '.join(known)}.")
         return cls(**dict(values))
+
+    @classmethod
+    def from_record(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """Settings as `to_dict` of this or an earlier version wrote them: what was not a setting yet is what it was."""
+        return cls.from_dict({**_BEFORE, **values})
 
     @classmethod
     def describe(cls) -> dict[str, str]:

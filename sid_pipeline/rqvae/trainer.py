@@ -535,7 +535,13 @@ class _Run:
             raise TrainingError(
                 f"The loss is not finite at step {first + at} ({named}); lower learning_rate or lambda_contrastive."
             )
-        return dict(zip(_TERMS, values.mean(0).tolist(), strict=True))
+        mean = dict(zip(_TERMS, values.mean(0).tolist(), strict=True))
+        every, used = self.config.contrastive_every, int((values[:, -1] != 0).sum())
+        if used and used * every != len(values):  # not whole rounds of the taxonomy term
+            term = float(values[:, -1].sum()) / (used * every)
+            mean["loss"] += self.lam * (term - mean["contrastive"])
+            mean["contrastive"] = term
+        return mean
 
     def _report(self) -> None:
         s = self.state

@@ -17,6 +17,7 @@ from sid_pipeline.assets.embeddings import embedding_assets
 from sid_pipeline.assets.flavours import Flavour, embedding_receipts
 from sid_pipeline.embedders import current_id
 from sid_pipeline.embedding.model import Embedder, Encoded
+from sid_pipeline.embedding.texts import text_hash
 from sid_pipeline.embedding.vectors import matrix
 from sid_pipeline.receipts import MissingInput, Receipt
 from sid_pipeline.releases import SERVED, need_release
@@ -24,7 +25,7 @@ from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import EMBEDDED_PRODUCTS, EMBEDDINGS, PRODUCTS, RELEASES
 from sid_pipeline.settings import Settings
 
-DAY1, DAY2 = "2026-01-05", "2026-01-06"
+DAY1, DAY2, DAY3 = "2026-01-05", "2026-01-06", "2026-01-07"
 NIGHT1 = {"p1": "rye bread", "p2": "white bread", "p3": "white bread", "p4": "milk"}
 NIGHT2 = {**NIGHT1, "p2": "soft white bread", "p5": "cheese"}
 
@@ -117,6 +118,12 @@ def test_an_unchanged_night_takes_over_the_texts_of_the_night_before(spark, tmp_
     assert vectors_of(warehouse, DAY2, identity) == vectors_of(warehouse, DAY1, identity)
     then, now = (warehouse.receipts.need("esci_embeddings", day) for day in (DAY1, DAY2))
     assert now.data_version == then.data_version and now.facts["encoded_now"] == 0
+    # A vector that the store has lost is made again, and not the loss taken over.
+    gone = spark.createDataFrame([(text_hash("milk"),)], "text_hash string")
+    warehouse.tables.remove(EMBEDDINGS, gone, embedder_id=identity)
+    night(warehouse, DAY3, NIGHT1)
+    assert metadata(materialise(warehouse, DAY3))["encoded now"] == 1
+    assert vectors_of(warehouse, DAY3, identity).keys() == NIGHT1.keys()
 
 
 def test_a_faulty_vector_is_listed_with_its_products_and_tried_again(spark, tmp_path, tiny_bert, monkeypatch):

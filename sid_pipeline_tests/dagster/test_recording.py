@@ -1,5 +1,7 @@
 """The receipt wrapper: skips what is unchanged, reports either way, and shows people sentences, not tracebacks."""
 
+from dataclasses import replace
+
 import dagster as dg
 import pytest
 
@@ -104,8 +106,9 @@ def earlier(stage: Stage, **but: object) -> Earlier:
     """What a run of another day left: the stage's own outcome for the input 'a', but for what a test says."""
     given = {"inputs": {"in": "a", "day": "1"}, "code_version": "1", **but}
     outcome = {"facts": {"id": "a"}, "metadata": {"rows": 3, "table": {"markdown": "**x**"}, "new": 3}}
-    check = {"name": "fine", "passed": False, "sentence": "a sentence", "figures": {}, "warning": False}
-    receipt = Receipt("f/s", "1", data_version="version of a", checks=[check], **outcome, **given)  # type: ignore[arg-type]
+    check = {"name": "fine", "passed": True, "sentence": "a sentence", "figures": {}, "warning": False}
+    whole = {"checks": [check], **outcome, **given}
+    receipt = Receipt("f/s", "1", data_version="version of a", **whole)  # type: ignore[arg-type]
     return Earlier(lambda: receipt, lambda found: Outcome.again(found, {"new": 0}, {"day": "2"}), frozenset({"day"}))
 
 
@@ -117,7 +120,7 @@ def test_what_an_earlier_day_made_of_the_same_inputs_serves_again(stage):
     assert made.tags["dagster/data_version"] == "version of a" and made.metadata["unchanged"].value is False
     assert made.metadata["table"] == dg.MetadataValue.md("**x**") and made.metadata["new"].value == 0
     (check,) = result.get_asset_check_evaluations()
-    assert not check.passed and check.description == "a sentence"
+    assert check.passed and check.description == "a sentence"
     kept = stage.receipts.need("f/s")
     assert kept.inputs == {"in": "a", "day": "2"} and kept.facts == {"id": "a", "day": "2"}
     assert materialisation(stage.run()).metadata["unchanged"].value is True
@@ -140,12 +143,19 @@ def test_an_earlier_output_may_be_of_the_same_partition(stage):
         {"inputs": {"in": "a"}},
         {"inputs": {"in": "a", "day": "2", "more": 1}},
         {"code_version": "0"},
+        {"checks": [{"name": "fine", "passed": False, "sentence": "no", "figures": {}, "warning": False}]},
     ],
 )
 def test_what_was_made_otherwise_does_not_serve_again(stage, but):
     stage.earlier = earlier(stage, **but)
     stage.run()
     assert stage.calls == 1
+
+
+def test_what_turns_out_not_to_be_whole_is_worked_on(stage):
+    stage.earlier = replace(earlier(stage), serve=lambda _: None)
+    assert stage.run().success and stage.calls == 1
+    assert stage.receipts.need("f/s").facts == {"id": "a"}
 
 
 def test_nothing_serves_again_where_a_run_asks_for_the_work_or_nothing_is_there(stage):

@@ -232,7 +232,7 @@ def test_what_a_correction_by_hand_asks_for_is_run_and_asks_for_no_more(settings
     with dg.DagsterInstance.get() as instance:
         asked, cursor = asked_for(definitions, instance, noon, None)
         assert asked == {}
-        file = project / "data" / "catalogue" / DAY3 / "products.csv.gz"
+        file = project / "data" / "catalogue" / DAY3 / "products.csv.gz"  # of the night without changes
         rows = gzip.decompress(file.read_bytes())
         file.write_bytes(gzip.compress(re.sub(rb"(?m)^(P\d+,)(\w)", rb"\1Corrected \2", rows, count=1)))
         catalogue = [dg.AssetKey(name) for name in CATALOGUE]

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import dagster as dg
@@ -25,9 +26,9 @@ from sid_pipeline_tests.llm_server import KEY, running
 from sid_pipeline_tests.webhook import webhook
 
 ROOT = str(Path(__file__).resolve().parents[2])
-pytestmark = pytest.mark.slow  # nine nights in Spark
+pytestmark = pytest.mark.slow  # a dozen nights in Spark
 
-DAYS = ["2026-01-05", "2026-01-06", "2026-01-07", "2026-01-08"]
+DAYS = [f"2026-01-{day:02d}" for day in range(5, 12)]
 SETTINGS = """
 [source]
 products = "catalogue/{snapshot}.csv"
@@ -46,7 +47,7 @@ output = 2.0
 """
 
 
-def catalogue(folder: Path, day: str, numbers: range) -> None:
+def catalogue(folder: Path, day: str, numbers: Iterable[int]) -> None:
     (folder / "catalogue").mkdir(exist_ok=True)
     with (folder / "catalogue" / f"{day}.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
@@ -79,7 +80,7 @@ def metadata(result: dg.ExecuteInProcessResult) -> dict:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("nights")
-    for day, numbers in zip(DAYS, (range(20), range(30), range(30), range(31)), strict=True):
+    for day, numbers in zip(DAYS, (range(20), range(30), range(30), range(31)), strict=False):
         catalogue(folder, day, numbers)
     return folder
 
@@ -199,6 +200,25 @@ def test_the_commands_tell_the_price_and_the_doubtful_rows(warehouse, server):
     assert record["dietary_tags"] == ["vegan"] and record["source"] == "gemini"
     done = CliRunner().invoke(cli.main, ["clean", "--review", "--json"])
     assert done.exit_code == 0, done.output
+
+
+def test_an_unchanged_night_takes_over_its_fallbacks_and_asks_nobody(warehouse, server, folder):
+    catalogue(folder, DAYS[4], range(31))
+    before = sum(server.calls.values())
+    shown = metadata(materialise(warehouse, DAYS[4]))
+    assert sum(server.calls.values()) == before and shown["cleaned now"] == 0
+    assert shown["cost of this run, USD"] == 0.0 and "gemini-test-001" in shown["cost by day"]
+    assert cleanings(warehouse, DAYS[4]) == cleanings(warehouse, DAYS[3])
+
+
+def test_texts_given_up_that_are_gone_do_not_count_for_those_that_fell_back(warehouse, server, folder):
+    catalogue(folder, DAYS[5], [*range(30), 40])  # without the text that was refused, with a new one
+    server.rates = {"503": 1.0}
+    assert materialise(warehouse, DAYS[5]).success
+    server.rates = {}
+    assert warehouse.receipts.need("cleaned_attributes", DAYS[5]).facts["to_retry"] == 1
+    catalogue(folder, DAYS[6], [*range(30), 40])
+    assert metadata(materialise(warehouse, DAYS[6]))["cleaned now"] == 1, "asked again although nothing changed"
 
 
 KILLED = """

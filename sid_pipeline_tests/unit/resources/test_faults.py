@@ -44,6 +44,18 @@ def test_memory_names_its_setting():
     assert "Python worker" in str(machine_fault(RuntimeError("Python worker exited unexpectedly (crashed)")))
 
 
+class Py4JError(Exception):
+    """Told by its name, as the real one is."""
+
+
+def test_what_java_answers_is_no_dead_jvm():
+    assert machine_fault(Py4JError("An error occurred while calling o58.sc")) is not None
+    for answer in ("org.apache.x does not exist in the JVM", "Trying to call a package.", "An error occurred while "
+                   "calling o1.x. Trace:\npy4j.Py4JException: Method x([]) does not exist"):  # fmt: skip
+        assert machine_fault(Py4JError(answer)) is None
+    assert machine_fault(RuntimeError("java.lang.OutOfMemoryError: unable to create native thread")) is None
+
+
 def test_other_faults_are_none_of_the_machine():
     assert machine_fault(ValueError("no")) is None
     assert machine_fault(OSError(errno.ENOENT, "no such file", "x")) is None
@@ -72,7 +84,6 @@ os._exit(0)
 
 
 def test_a_killed_jvm_is_told_by_every_step_that_needs_it():
-    # A process group of its own: Spark's launcher starts the JVM as a child of a shell.
     done = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, timeout=300)
     told = [line for line in done.stdout.splitlines() if line.startswith("TOLD")]
     assert len(told) == 2, done.stderr[-3000:]

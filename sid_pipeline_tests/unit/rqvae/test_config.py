@@ -49,3 +49,10 @@ def test_every_field_is_described() -> None:
     described = TrainConfig.describe()
     assert list(described) == [f.name for f in fields(TrainConfig)]
     assert all(text.endswith(".") for text in described.values())
+
+
+def test_a_record_of_an_earlier_version_means_what_it_meant() -> None:
+    old = {k: v for k, v in TrainConfig(steps=7).to_dict().items() if k not in ("contrastive_every", "min_near_share")}
+    then = TrainConfig.from_record(old)
+    assert (then.contrastive_every, then.min_near_share, then.steps) == (1, 0.0, 7)
+    assert TrainConfig.from_record(TrainConfig().to_dict()) == TrainConfig()
