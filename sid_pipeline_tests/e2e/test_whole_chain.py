@@ -245,6 +245,7 @@ def test_what_a_correction_by_hand_asks_for_is_run_and_asks_for_no_more(settings
         assert warehouse.receipts.need("esci_embeddings", DAY3).facts["encoded_now"] == 1
         asked, _ = asked_for(definitions, instance, noon + timedelta(minutes=2), cursor)
         assert asked == {}
+    run_everything(settings, snapshot=DAY3)  # the SIDs, by the sensor's job
 
 
 def test_going_back_in_time_is_refused(settings, warehouse, first_summary):
