@@ -111,7 +111,6 @@ def _each(
         except dg.Failure as failure:
             failures.append(failure)
     if failures:
-        raise dg.Failure(description="\n".join(str(f.description) for f in failures), metadata=happened) from failures[
-            0
-        ].__cause__
+        told = "\n".join(str(f.description) for f in failures)
+        raise dg.Failure(description=told, metadata=happened) from failures[0].__cause__
     context.add_output_metadata(happened)

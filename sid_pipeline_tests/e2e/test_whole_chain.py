@@ -371,7 +371,7 @@ def test_a_language_model_may_polish_the_names(settings, first_summary, monkeypa
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
     def first_word(turn: str) -> str:
-        return json.dumps({"name": json.loads(turn)["titles"][0].split()[0]})
+        return json.dumps({"name": re.findall(r"[^\W_]+", json.loads(turn)["working_name"])[0]})
 
     with running(reply=first_word) as server:
         asked = {
@@ -389,8 +389,8 @@ def test_a_language_model_may_polish_the_names(settings, first_summary, monkeypa
     (made,) = done.asset_materializations_for_node("esci__prefix_names")
     rows = warehouse.tables.arrow(PREFIX_NAMES, ["level", "name"], flavour="esci", release="r1").to_pylist()
     first = [row["name"] for row in rows if row["level"] == 1]
-    assert made.metadata["names polished"].value > len(first) / 2
-    assert sum(" " not in name for name in first) >= made.metadata["names polished"].value
+    assert made.metadata["names polished"].value == len(first) and all(" " not in name for name in first)
+    assert warehouse.receipts.need("esci/prefix_names", "r1").facts["unpolished"] == 0
 
 
 def _definitions(settings, warehouse):
