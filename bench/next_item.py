@@ -26,6 +26,7 @@ from collections import Counter, defaultdict
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from catalogues import codebook, products
@@ -34,6 +35,7 @@ from rqvae_common import numbers, report, setting, shared, table
 from torch import nn
 
 from sid_pipeline.assignment.assign import last_codewords
+from sid_pipeline.assignment.collisions import fill_prefix
 from sid_pipeline.evaluation.baselines import fit_residual_kmeans
 from sid_pipeline.rqvae import Codebook
 
@@ -208,15 +210,28 @@ def recall_at(found: list[list[int]], wanted: list[int], k: int) -> float:
 
 
 def one_each(book: Codebook, x: NDArray[np.float32]) -> NDArray[Any]:
-    """Codes (N, levels) with at most one item a SID: later ones take the nearest last codeword that is free."""
+    """Codes (N, levels) under `capacity=1`: the first item of a base SID keeps it, the others are placed by the code of
+    the policy. Items come in the order of their rows."""
     codes = book.encode(x)
-    nearest = last_codewords(book, x)
-    taken: set[tuple[int, ...]] = set()
-    for row in range(len(codes)):
-        prefix = tuple(codes[row, :-1].tolist())
-        free = (word for word in (codes[row, -1], *nearest[row]) if (*prefix, int(word)) not in taken)
-        codes[row, -1] = next(free, codes[row, -1])
-        taken.add(tuple(codes[row].tolist()))
+    nearest = last_codewords(book, x).astype("<i2")
+    _, first = np.unique(codes, axis=0, return_index=True)
+    home = np.zeros(len(codes), bool)
+    home[first] = True
+    prefixes, group = np.unique(codes[:, :-1], axis=0, return_inverse=True)
+    for number in range(len(prefixes)):
+        here = np.flatnonzero(group == number)
+        at_home, waiting = here[home[here]], here[~home[here]]
+        rows = pa.table(
+            {
+                "prefix": ["prefix"] * len(waiting),
+                "product_id": [str(row) for row in waiting],
+                "turn": waiting,
+                "candidates": [nearest[row].tobytes() for row in waiting],
+            }
+        )
+        occupied = pa.table({"code": codes[at_home, -1], "held": np.ones(len(at_home), int)})
+        for row in fill_prefix(1)(rows, occupied).to_pylist():
+            codes[int(row["product_id"]), -1] = int(row["placed"].rsplit("_", 1)[1])
     return codes
 
 

@@ -75,9 +75,9 @@ class Receipts:
         return self.get(asset, earlier[-1]) if earlier else None
 
     def still_of(self, receipt: Receipt, asset: str) -> bool:
-        """Whether an input, under its asset's last step, is what it was for the receipt's partition."""
+        """Whether the asset that a receipt names among its inputs is what it was then, for the same partition."""
         made = self.get(asset, receipt.partition)
-        return made is not None and made.data_version == receipt.inputs.get(asset.split("/")[-1])
+        return made is not None and made.data_version == receipt.inputs.get(asset)
 
     def need(self, asset: str, partition: str = UNPARTITIONED) -> Receipt:
         """The receipt of an input.

@@ -75,10 +75,9 @@ def _embedding_asset(settings: Settings, name: str) -> dg.AssetsDefinition:
         with plain_failures():
             products = warehouse.receipts.need(PRODUCTS.name, snapshot)
             wanted, lost = wanted_embedders(warehouse, name)
-            current = next(iter(wanted))
             inputs: dict[str, Any] = {
                 "products": products.data_version,
-                "embedder": current,
+                "embedder": next(iter(wanted)),
                 "embedder_ids": sorted(wanted),
             }
             supplied = [e.vectors for e in wanted.values() if e.vectors is not None]

@@ -149,13 +149,17 @@ def _within_capacity(newcomers: DataFrame, taken: DataFrame, policy: Policy, can
         waiting.select("prefix", "product_id", "turn", "candidates")
         .groupBy("prefix")
         .cogroup(occupied.groupBy("prefix"))
-        .applyInArrow(_fill_prefix(policy.capacity), PLACED_DDL)
+        .applyInArrow(fill_prefix(policy.capacity), PLACED_DDL)
     )
     return at_home.unionAll(moved)
 
 
-def _fill_prefix(capacity: int) -> Callable[[pa.Table, pa.Table], pa.Table]:
-    """The function that runs in the workers: places the products of one prefix one after another."""
+def fill_prefix(capacity: int) -> Callable[[pa.Table, pa.Table], pa.Table]:
+    """The function that runs in the workers: places the products of one prefix one after another.
+
+    It takes those that wait (prefix, product_id, turn, candidates) and what is occupied under the prefix (code, held),
+    and gives `PLACED`.
+    """
 
     def run(waiting: pa.Table, occupied: pa.Table) -> pa.Table:
         if not len(waiting):

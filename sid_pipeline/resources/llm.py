@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from sid_pipeline.settings import CleaningSettings, Settings
 
 if TYPE_CHECKING:
-    from sid_pipeline.cleaning.llm.calls import Calls
+    from sid_pipeline.cleaning.llm.calls import Calls, Policy
     from sid_pipeline.cleaning.llm.cleaner import LlmCleaner
+    from sid_pipeline.cleaning.llm.costs import Price
     from sid_pipeline.cleaning.llm.provider import Provider
 
 KEY_VARIABLES = {"gemini": "GEMINI_API_KEY", "openai": "OPENAI_API_KEY"}
@@ -23,28 +24,20 @@ def llm_cleaner(settings: Settings) -> LlmCleaner:
         SchemaError: the schema or the prompt cannot be used.
     """
     from sid_pipeline.cleaning.llm.batch import BatchPolicy
-    from sid_pipeline.cleaning.llm.calls import Policy
     from sid_pipeline.cleaning.llm.cleaner import LlmCleaner, LlmOptions
-    from sid_pipeline.cleaning.llm.costs import Price
     from sid_pipeline.cleaning.llm.prompt import Prompt
     from sid_pipeline.cleaning.schema import Schema
 
     cleaning = settings.cleaning
     schema = Schema.load(cleaning.attributes, settings.root)
-    price = cleaning.price
     may_batch = cleaning.provider == "gemini" and cleaning.per_prompt == 1
     options = LlmOptions(
         provider=cleaning.provider,
         model=cleaning.model_name,
         per_prompt=cleaning.per_prompt,
         max_output_tokens=cleaning.max_output_tokens,
-        policy=Policy(
-            in_flight=cleaning.in_flight,
-            deadline=cleaning.deadline_seconds,
-            outage=cleaning.outage_seconds,
-            longest=cleaning.max_minutes * 60 if cleaning.max_minutes else None,
-        ),
-        price=Price(price.input, price.output, price.batch) if price else None,
+        policy=_policy(cleaning),
+        price=_price(cleaning),
         budget=cleaning.budget,
         batch=cleaning.batch if may_batch else "never",
         batch_from=cleaning.batch_from,
@@ -59,19 +52,28 @@ def llm_cleaner(settings: Settings) -> LlmCleaner:
 
 def llm_calls(cleaning: CleaningSettings, provider: Provider) -> Calls:
     """Calls to a service outside of cleaning, under its limits: requests in flight, deadlines, budget of one run."""
-    from sid_pipeline.cleaning.llm.calls import Calls, Policy
-    from sid_pipeline.cleaning.llm.costs import Budget, Price
+    from sid_pipeline.cleaning.llm.calls import Calls
+    from sid_pipeline.cleaning.llm.costs import Budget
 
-    price = cleaning.price
-    policy = Policy(
+    return Calls(provider, _policy(cleaning), Budget(cleaning.budget, _price(cleaning)))
+
+
+def _policy(cleaning: CleaningSettings) -> Policy:
+    from sid_pipeline.cleaning.llm.calls import Policy
+
+    return Policy(
         in_flight=cleaning.in_flight,
         deadline=cleaning.deadline_seconds,
         outage=cleaning.outage_seconds,
         longest=cleaning.max_minutes * 60 if cleaning.max_minutes else None,
     )
-    return Calls(
-        provider, policy, Budget(cleaning.budget, Price(price.input, price.output, price.batch) if price else None)
-    )
+
+
+def _price(cleaning: CleaningSettings) -> Price | None:
+    from sid_pipeline.cleaning.llm.costs import Price
+
+    price = cleaning.price
+    return Price(price.input, price.output, price.batch) if price else None
 
 
 def connect(cleaning: CleaningSettings, env: Mapping[str, str] | None = None) -> Provider:

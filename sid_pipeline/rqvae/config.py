@@ -68,7 +68,9 @@ class TrainConfig:
         "products collide.",
     )
     cell_products: float = _described(
-        2.0, "Products that such a part should hold at least, in the mean; with fewer, more products are told apart."
+        2.0,
+        "Products, of those the initialisation looks at, that such a part holds at least in the mean; with fewer, more "
+        "products are told apart.",
     )
     prototypes: int = _described(
         4096, "Prototypes, about, at most: in a large catalogue a prototype stands for more products."
@@ -187,6 +189,7 @@ class TrainConfig:
         ranges: dict[str, tuple[float, float]] = {
             "lambda_contrastive": (0, math.inf),
             "negative_weight": (0, math.inf),
+            "cell_products": (1, math.inf),
             "commitment": (0, math.inf),
             "hierarchical_fraction": (0, 0.9),
             "hierarchical_weight": (0, 1),
@@ -205,7 +208,6 @@ class TrainConfig:
         for name in (
             "group_products",
             "cells_per_group",
-            "cell_products",
             "learning_rate",
             "linear_learning_rate",
             "gradient_clip",

@@ -85,7 +85,7 @@ def make_plan(config: TrainConfig, z: Tensor, leaf: NDArray[np.int64], n: int) -
     group = share * max(min(config.group_products, n / (2 * size)), n / most)
     # By the birthday bound a fifth of the products of a cell this large collide in the last level alone.
     cells = config.cells_per_group if snapped == 3 else 1.0
-    return Plan(snapped, group, cells, max(1.0, share * config.cell_products), share * size / 2, least)
+    return Plan(snapped, group, cells, config.cell_products, share * size / 2, least)
 
 
 def _compact_leaves(z: Tensor, leaf: NDArray[np.int64], least: float) -> tuple[NDArray[np.bool_], float]:

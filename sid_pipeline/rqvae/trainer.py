@@ -536,8 +536,10 @@ class _Run:
                 f"The loss is not finite at step {first + at} ({named}); lower learning_rate or lambda_contrastive."
             )
         mean = dict(zip(_TERMS, values.mean(0).tolist(), strict=True))
-        every, used = self.config.contrastive_every, int((values[:, -1] != 0).sum())
-        if used and used * every != len(values):  # not whole rounds of the taxonomy term
+        # The taxonomy term counts for every step of a round; a window need not hold whole rounds.
+        every, last = self.config.contrastive_every, self.state.step
+        used = sum(step % every == 0 for step in range(last - len(values), last))
+        if used:
             term = float(values[:, -1].sum()) / (used * every)
             mean["loss"] += self.lam * (term - mean["contrastive"])
             mean["contrastive"] = term

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from sid_pipeline.assignment.collisions import Policy, _fill_prefix
+from sid_pipeline.assignment.collisions import Policy, fill_prefix
 from sid_pipeline.settings import load_settings
 
 CODES = 6
@@ -32,7 +32,7 @@ def occupied(**held):
 
 
 def place(capacity, table, held):
-    found = _fill_prefix(capacity)(table, held).to_pylist()
+    found = fill_prefix(capacity)(table, held).to_pylist()
     return {row["product_id"]: row["placed"] for row in found}
 
 

@@ -18,6 +18,7 @@ from sid_pipeline.rqvae import TrainConfig
         ("lambda_contrastive", -0.01),
         ("lambda_contrastive", float("nan")),
         ("contrastive_every", 0),
+        ("cell_products", 0.5),
         ("level_weights", (1.0, 0.5)),
         ("snapped_levels", 1),
         ("snapped_levels", 4),
