@@ -88,6 +88,11 @@ workers = 1
 [report]
 sample = 1500
 
+# Few, so that state levels off within the nights that are run; a day of history is a minute, see year_runs.py.
+[retention]
+snapshots = 14
+history_days = 1
+
 # A vocabulary this small would often be blocked by its own noise, which is not what is looked at here.
 [publication]
 max_usage_drop = 0.5
@@ -513,18 +518,20 @@ def lie(product: dict[str, Any]) -> dict[str, Any]:
 
 
 def size_of(state: Path) -> dict[str, Any]:
-    """MiB and files below the state folder, by part."""
+    """MiB and files below the state folder, by part; apart from them the logs of tables, which Delta keeps 30 days."""
     parts: dict[str, list[int]] = {}
     for path in state.rglob("*"):
         try:
             if path.is_file():
-                part = parts.setdefault(path.relative_to(state).parts[0], [0, 0])
+                name = "logs" if "_delta_log" in path.parts else path.relative_to(state).parts[0]
+                part = parts.setdefault(name, [0, 0])
                 part[0] += path.stat().st_size
                 part[1] += 1
         except FileNotFoundError:
             continue
-    mib = {name: round(size / (1 << 20), 1) for name, (size, _) in sorted(parts.items())}
-    return {"mib": round(sum(mib.values()), 1), "files": sum(files for _, files in parts.values()), "parts": mib}
+    mib = {name: [round(size / (1 << 20), 1), files] for name, (size, files) in sorted(parts.items())}
+    total = [sum(size for size, _ in parts.values()), sum(files for _, files in parts.values())]
+    return {"mib": round(total[0] / (1 << 20), 1), "files": total[1], "parts": mib}
 
 
 def mount(folder: Path) -> bool:

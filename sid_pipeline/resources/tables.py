@@ -235,7 +235,7 @@ class Tables:
         found = DeltaTable(self._rust_location(spec)).partitions()
         return sorted({tuple(part[column] for column in spec.partition_by) for part in found})
 
-    def compact(self, spec: TableSpec, history_hours: int = 168) -> None:
+    def compact(self, spec: TableSpec, history_hours: float = 168) -> None:
         """Join small files, and remove files that no version of the last `history_hours` needs.
 
         Whoever reads an older version than that, or began to read one longer ago, finds its files gone.
@@ -246,7 +246,7 @@ class Tables:
             _retried(lambda: self.spark.sql(f"OPTIMIZE {location}"))
             self.spark.conf.set(check, str(history_hours >= 168).lower())
             try:
-                self.spark.sql(f"VACUUM {location} RETAIN {int(history_hours)} HOURS")
+                self.spark.sql(f"VACUUM {location} RETAIN {history_hours:g} HOURS")
             finally:
                 self.spark.conf.unset(check)
 
