@@ -131,14 +131,14 @@ def fill_tables(tables: Any, rows: int, snapshot: str, changed_share: float = 0.
 
 def catalogue(tables: Any, snapshot: str) -> Any:
     """The snapshot as the pipeline hands it to assignment."""
-    from sid_pipeline.assignment.assign import Catalogue
+    from sid_pipeline.assignment.assign import STORED, Catalogue
     from sid_pipeline.schemas import EMBEDDED_PRODUCTS, EMBEDDINGS, PRODUCTS
 
     return Catalogue(
         tables.read(PRODUCTS, snapshot=snapshot).select("product_id", "text_hash"),
         [tables.read(EMBEDDED_PRODUCTS, embedder_id="e1", snapshot=snapshot)],
         [tables.read(EMBEDDINGS, embedder_id="e1")],
-        lambda _, texts: tables.holding(EMBEDDINGS, texts, embedder_id="e1"),
+        lambda _, run, ddl, keys: tables.map_batches(EMBEDDINGS, STORED, run, ddl, keys, embedder_id="e1"),
     )
 
 

@@ -242,14 +242,14 @@ def flavour_catalogue(
     warehouse: Warehouse, flavour: Flavour, release: Release, snapshot: str, columns: list[str]
 ) -> Any:
     """Columns of a snapshot's products, and where a flavour's vectors are: an `assignment.assign.Catalogue`."""
-    from sid_pipeline.assignment.assign import Catalogue
+    from sid_pipeline.assignment.assign import STORED, Catalogue
 
     tables, ids = warehouse.tables, [release.embedder_ids[name] for name in flavour.embedders]
     return Catalogue(
         tables.read(PRODUCTS, snapshot=snapshot).select(*columns, "text_hash"),
         [tables.read(EMBEDDED_PRODUCTS, embedder_id=identity, snapshot=snapshot) for identity in ids],
         [tables.read(EMBEDDINGS, embedder_id=identity) for identity in ids],
-        lambda i, texts: tables.holding(EMBEDDINGS, texts, embedder_id=ids[i]),
+        lambda i, run, ddl, keys: tables.map_batches(EMBEDDINGS, STORED, run, ddl, keys, embedder_id=ids[i]),
     )
 
 

@@ -41,8 +41,10 @@ CODED_DDL = ", ".join(
     [f"{c.name} {c.type}" for name in ("text_hash", *CODED) for c in SEMANTIC_IDS.columns if c.name == name]
     + ["fault string"]
 )
+STORED = ("text_hash", "vector", "fault")
 # Up to so many texts are sent to every worker to pick their vectors, instead of moving all vectors to the texts.
 FEW = 500_000
+Batches = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,14 @@ class Catalogue:
         products: product_id, text_hash (of the source's text), and whatever else is to be kept.
         embedded: per embedder its rows of EMBEDDED_PRODUCTS for the snapshot (product_id, text_hash).
         stores: per embedder its rows of EMBEDDINGS (text_hash, vector, fault); a text at most once.
-        pick: gives the rows of the n-th store whose text_hash is in a frame that every worker can hold, quicker than
-            a join with all of the store.
+        mapped: what a function makes, in the workers, of `STORED` of the n-th store's rows, as a DDL says it; of all
+            rows, or of those whose text_hash is in an array that every worker can hold. None: Spark reads the store.
     """
 
     products: DataFrame
     embedded: Sequence[DataFrame]
     stores: Sequence[DataFrame]
-    pick: Callable[[int, DataFrame], DataFrame] | None = None
+    mapped: Callable[[int, Batches, str, pa.Array | None], DataFrame] | None = None
 
     def texts(self) -> DataFrame:
         """`products` with source_hash (their own text_hash), hash_0, hash_1, ... of the texts that were embedded,
@@ -242,19 +244,19 @@ class Assigner:
         """
         from pyspark.sql import functions as F
 
-        if len(self.weights) == 1:
-            store = catalogue.stores[0]
-            if few is not None:
-                needed = texts.select("text_hash").distinct()
-                if few and catalogue.pick is not None:
-                    store = catalogue.pick(0, needed)
-                else:
-                    store = store.join(F.broadcast(needed) if few else needed, "text_hash", "left_semi")
-            vectors = store.select("text_hash", F.col("vector").alias("vector_0"), "fault")
-        else:
+        run = code_batches(self.codebook, list(self.weights))
+        if len(self.weights) > 1:
             vectors = catalogue.with_vectors(texts.select("text_hash", *self._hashes).dropDuplicates(["text_hash"]))
-        columns = ["text_hash", *[f"vector_{i}" for i in range(len(self.weights))], "fault"]
-        return vectors.select(*columns).mapInArrow(code_batches(self.codebook, list(self.weights)), CODED_DDL)
+            columns = ["text_hash", *[f"vector_{i}" for i in range(len(self.weights))], "fault"]
+            return vectors.select(*columns).mapInArrow(run, CODED_DDL)
+        needed = texts.select("text_hash").distinct()
+        if catalogue.mapped is not None and few is not False:
+            keys = needed.toArrow().column(0).combine_chunks() if few else None
+            return catalogue.mapped(0, _numbered(run), CODED_DDL, keys)
+        store = catalogue.stores[0].select(*STORED)
+        if few is not None:
+            store = store.join(F.broadcast(needed) if few else needed, "text_hash", "left_semi")
+        return store.mapInArrow(_numbered(run), CODED_DDL)
 
     def _changed_rows(self, frame: DataFrame, coded: DataFrame) -> DataFrame:
         """`frame`, of `_differences`, as rows of SEMANTIC_IDS without those that stay as they were."""
@@ -338,9 +340,6 @@ def _kept(frame: DataFrame, keep: bool) -> Iterator[DataFrame]:
         kept.unpersist()
 
 
-Batches = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
-
-
 def code_batches(codebook: Codebook, weights: list[float]) -> Batches:
     """The function that runs in the workers: text_hash, fault, vector_0, ... to CODED_SCHEMA, batch by batch.
 
@@ -351,6 +350,15 @@ def code_batches(codebook: Codebook, weights: list[float]) -> Batches:
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             yield _code(batch, codebook, weights, threshold)
+
+    return run
+
+
+def _numbered(function: Batches) -> Batches:
+    """A function of text_hash, vector_0 and fault as one of `STORED`."""
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        return function(batch.rename_columns(["text_hash", "vector_0", "fault"]) for batch in batches)
 
     return run
 

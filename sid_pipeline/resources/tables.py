@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import Column, DataFrame, Row, SparkSession
 
+    from sid_pipeline.resources.parquet import Batches
+
 COMMIT_TRIES = 5
 USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 
@@ -96,24 +98,52 @@ class Tables:
             frame = frame.where(frame[column] == value)
         return frame.drop(*slice)
 
-    def holding(self, spec: TableSpec, keys: DataFrame, **slice: str) -> DataFrame:
-        """The rows of a slice whose key is in a frame of one column, the key, that fits into every worker's memory.
+    def map_batches(
+        self, spec: TableSpec, columns: Sequence[str], function: Batches, ddl: str, keys: pa.Array | None, **slice: str
+    ) -> DataFrame:
+        """What `function` makes of a slice's rows in the workers, as `mapInArrow` does, without the JVM where possible.
 
-        Only files that hold such a row are read, but for their keys: where keys are hashes Delta's own statistics
-        cannot tell, and what a night looks for lies in the files that the night added. For tables that are only
-        appended to.
+        On a disk that all workers see they read the files themselves; elsewhere, or where rows are marked as deleted,
+        Spark reads them.
+
+        Args:
+            columns: the columns that the function is given, in this order.
+            function: Arrow batches to Arrow batches, see `DataFrame.mapInArrow`.
+            ddl: what it gives.
+            keys: only rows whose first of `columns` is among these, which every worker holds.
+            slice: values of partition columns.
         """
-        from pyspark.sql import functions as F
+        import pyarrow as pa
 
-        (key,) = spec.key
-        frame, keys = self.read(spec, version=None, **slice), F.broadcast(keys)
-        where = frame.select(key, F.col("_metadata.file_path").alias("file")).join(keys, key, "left_semi")
-        files = [_escape_glob(unquote(row["file"])) for row in where.select("file").distinct().collect()]
-        if not files:
-            return frame.limit(0)
-        columns = [c for c in spec.columns if c.name not in spec.partition_by]
-        schema = ", ".join(f"`{c.name}` {c.type}" for c in columns)
-        return self.spark.read.schema(schema).parquet(*files).join(keys, key, "left_semi")
+        from sid_pipeline.resources.parquet import map_files
+
+        files = self._plain_files(spec, slice)
+        if files is not None:
+            schema = spec.arrow()
+            return map_files(self.spark, files, pa.schema([schema.field(c) for c in columns]), function, ddl, keys)
+        frame = self.read(spec, version=None, **slice).select(*columns)
+        if keys is not None:
+            wanted = self.spark.createDataFrame(pa.table({columns[0]: keys}))
+            frame = frame.join(wanted.hint("broadcast"), columns[0], "left_semi")
+        return frame.mapInArrow(function, ddl)
+
+    def _plain_files(self, spec: TableSpec, slice: Mapping[str, str]) -> list[tuple[str, int]] | None:
+        """Paths and sizes of a slice's files; None where a worker cannot read them as they are."""
+        import pyarrow as pa
+        from deltalake import DeltaTable
+
+        if not self.is_local:
+            return None
+        root = Path(self.root.removeprefix("file://")).resolve() / spec.name
+        table = DeltaTable(self._rust_location(spec))
+        if len(pa.table(table.deletion_vectors())):
+            return None
+        log = pa.table(table.get_add_actions(flatten=True)).to_pylist()
+        return [
+            (str(root / unquote(file["path"])), file["size_bytes"])
+            for file in log
+            if all(file[f"partition.{column}"] == value for column, value in slice.items())
+        ]
 
     def replace(
         self,
@@ -500,10 +530,6 @@ def _recorded(commit: Mapping[str, Any], slice: Mapping[str, str]) -> dict[str, 
     except ValueError:  # somebody else's
         return None
     return found if isinstance(found, dict) and found.get("slice") == dict(slice) else None
-
-
-def _escape_glob(path: str) -> str:
-    return re.sub(r"([\\*?\[\]{}])", r"\\\1", path)
 
 
 def _quote(text: str) -> str:
