@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,6 +26,14 @@ BATCH_ROWS = 10_000
 _BUFFER = 1 << 20
 
 
+class File(NamedTuple):
+    """A file's path, its size in bytes and its number of rows."""
+
+    path: str
+    size: int
+    rows: int
+
+
 @dataclass(frozen=True)
 class Piece:
     """A file, or some row groups of it, of so many bytes."""
@@ -37,7 +45,7 @@ class Piece:
 
 def map_files(
     spark: SparkSession,
-    files: Sequence[tuple[str, int]],
+    files: Sequence[File],
     schema: pa.Schema,
     function: Batches,
     ddl: str,
@@ -46,20 +54,24 @@ def map_files(
     """What `function` makes of the rows of files, worked out in the workers.
 
     Args:
-        files: paths and sizes in bytes.
+        files: where the rows are.
         schema: the columns to read; null where a file lacks one.
         function: as for `DataFrame.mapInArrow`.
         ddl: the columns it gives.
         keys: only rows whose first column is one of these.
     """
-    plan = share_out([piece for path, size in files for piece in _pieces(path, size)])
+    plan = share_out([piece for file in files for piece in _pieces(*file)])
+    # Spark judges by the rows that go in how much will come out, and would send a large table to every worker.
+    rows = len(keys) if keys is not None else sum(file.rows for file in files)
+    each = max(1, -(-rows // max(len(plan), 1)))
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        numbers = [number for batch in batches for number in batch.column(0).to_pylist()]
-        return function(batch for number in numbers for batch in read(plan[number], schema, keys))
+        for batch in batches:
+            first, after = batch.column(0)[0].as_py(), batch.column(0)[-1].as_py() + 1
+            for task in range(-(-first // each), -(-after // each)):
+                yield from function(read(plan[task], schema, keys))
 
-    tasks = max(len(plan), 1)
-    return spark.range(0, len(plan), 1, tasks).mapInArrow(run, ddl)
+    return spark.range(0, len(plan) * each, 1, max(len(plan), 1)).mapInArrow(run, ddl)
 
 
 def share_out(pieces: Sequence[Piece]) -> list[list[Piece]]:
@@ -94,7 +106,7 @@ def read(pieces: Sequence[Piece], schema: pa.Schema, keys: pa.Array | None = Non
                         yield _conform(batch, schema)
 
 
-def _pieces(path: str, size: int) -> list[Piece]:
+def _pieces(path: str, size: int, rows: int) -> list[Piece]:
     """A small file whole, a large one by row groups, so that several workers can share it."""
     if size <= 2 * TASK_BYTES:
         return [Piece(path, size)]

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from pyspark.sql import Column, DataFrame, Row, SparkSession
 
-    from sid_pipeline.resources.parquet import Batches
+    from sid_pipeline.resources.parquet import Batches, File
 
 COMMIT_TRIES = 5
 USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
@@ -127,10 +127,12 @@ class Tables:
             frame = frame.join(wanted.hint("broadcast"), columns[0], "left_semi")
         return frame.mapInArrow(function, ddl)
 
-    def _plain_files(self, spec: TableSpec, slice: Mapping[str, str]) -> list[tuple[str, int]] | None:
-        """Paths and sizes of a slice's files; None where a worker cannot read them as they are."""
+    def _plain_files(self, spec: TableSpec, slice: Mapping[str, str]) -> list[File] | None:
+        """A slice's files; None where a worker cannot read them as they are."""
         import pyarrow as pa
         from deltalake import DeltaTable
+
+        from sid_pipeline.resources.parquet import File
 
         if not self.is_local:
             return None
@@ -140,7 +142,7 @@ class Tables:
             return None
         log = pa.table(table.get_add_actions(flatten=True)).to_pylist()
         return [
-            (str(root / unquote(file["path"])), file["size_bytes"])
+            File(str(root / unquote(file["path"])), file["size_bytes"], file["num_records"] or 0)
             for file in log
             if all(file[f"partition.{column}"] == value for column, value in slice.items())
         ]

@@ -29,3 +29,20 @@ def test_tables_under_an_odd_path(spark, tmp_path):
     assert found_by(pa.array(["h3"])) == []
     tables.remove(EMBEDDINGS, wanted, embedder_id="other")
     assert [key for (key,) in tables.slices(EMBEDDINGS)] == ["rules-1+schema-1"]
+
+
+def test_rows_of_many_files_come_once(spark, tmp_path, monkeypatch):
+    monkeypatch.setattr("sid_pipeline.resources.parquet.TASK_BYTES", 2000)
+    tables = Tables(tmp_path / "tables", lambda: spark)
+    names = [f"h{i:04d}" for i in range(5000)]
+    rows = spark.createDataFrame([(name, bytearray(b"1234"), None) for name in names], DDL).repartition(7)
+    tables.append(EMBEDDINGS, rows, embedder_id="e")
+    tables.append(EMBEDDINGS, rows, embedder_id="other")
+
+    def once(batches):
+        assert batches is iter(batches)
+        return batches
+
+    frame = tables.map_batches(EMBEDDINGS, ["text_hash"], once, "text_hash string", None, embedder_id="e")
+    assert frame.rdd.getNumPartitions() > 1
+    assert sorted(row["text_hash"] for row in frame.collect()) == names

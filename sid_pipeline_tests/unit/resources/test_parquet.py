@@ -33,7 +33,7 @@ def test_every_row_once_with_the_columns_asked_for(file):
 
 def test_row_groups_of_a_file_are_shared_out(file, monkeypatch):
     monkeypatch.setattr(parquet, "TASK_BYTES", 1000)
-    pieces = parquet._pieces(file, 10_000)
+    pieces = parquet._pieces(file, 10_000, 3000)
     assert [piece.groups for piece in pieces] == [(0,), (1,), (2,)]
     plan = share_out(pieces)
     assert len(plan) == 3
