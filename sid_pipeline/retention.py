@@ -21,7 +21,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sid_pipeline.embedders import RELEVANCE_MODEL, current_id
+from sid_pipeline.embedders import RELEVANCE_MODEL, current_id, where_now
 from sid_pipeline.files import digest
 from sid_pipeline.promotion import pointer_lock, ways_back
 from sid_pipeline.publication.folder import finished, newest, number_of, release_folder
@@ -329,7 +329,8 @@ def _model_of(warehouse: Warehouse, identity: str) -> str | None:
     file = warehouse.state / "artefacts" / "embedders" / f"{identity}.json"
     if not file.is_file():
         return None
-    folder = warehouse.settings.path(json.loads(file.read_text(encoding="utf-8"))["model"])
+    model = json.loads(file.read_text(encoding="utf-8"))["model"]
+    folder = warehouse.settings.path(where_now(warehouse, model))
     return folder.relative_to(warehouse.state).as_posix() if folder.is_relative_to(warehouse.state) else None
 
 
