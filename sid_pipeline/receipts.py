@@ -25,9 +25,11 @@ from filelock import FileLock, Timeout
 from sid_pipeline.files import to_json, write_atomically
 from sid_pipeline.keys import check_key
 from sid_pipeline.migrations import mark
+from sid_pipeline.schemas import CLEANED_ATTRIBUTES, OFFERS, PRODUCTS, REJECTED_PRODUCTS
 from sid_pipeline.settings import Settings
 
 UNPARTITIONED = "all"
+OF_A_DAY = (PRODUCTS.name, OFFERS.name, REJECTED_PRODUCTS.name, CLEANED_ATTRIBUTES.name)
 MARK, FAILED = ".begun", ".failed"
 
 
@@ -104,7 +106,9 @@ class Receipts:
             where = "" if partition == UNPARTITIONED else f" for partition {partition!r}"
             halfway = self._path(asset, partition).with_suffix(MARK).exists()
             state = "did not end well" if halfway else "was never materialised"
-            raise MissingInput(f"asset {asset!r} {state}{where}: materialise it first")
+            raise MissingInput(
+                f"asset {asset!r} {state}{where}: materialise it first ({command_for(asset, partition)})"
+            )
         return receipt
 
     def begin(self, asset: str, partition: str, lock: str = "") -> None:
@@ -205,6 +209,18 @@ class Receipts:
         return self.folder / asset / f"{check_key('partition', partition)}.json"
 
 
+def is_of_a_day(asset: str) -> bool:
+    """Whether an asset's partitions are days; otherwise they are releases, or it has none."""
+    return asset in OF_A_DAY or asset.endswith("_embeddings")
+
+
+def command_for(asset: str, partition: str) -> str:
+    """The command that makes an asset's partition."""
+    if is_of_a_day(asset):
+        return f"sid run --snapshot {partition}"
+    return "sid run" if partition == UNPARTITIONED else f"sid run --release {partition}"
+
+
 def complete_snapshots(receipts: Receipts, settings: Settings, flavour: str) -> list[str]:
     """Snapshots, oldest first, that hold all that a flavour needs: products, and vectors made from those products."""
     embedders = settings.flavours[flavour].embedders
@@ -226,5 +242,8 @@ def newest_complete_snapshot(receipts: Receipts, settings: Settings, flavour: st
     complete = complete_snapshots(receipts, settings, flavour)
     if not complete:
         needed = ", ".join(f"{name}_embeddings" for name in settings.flavours[flavour].embedders)
-        raise MissingInput(f"no snapshot is complete for flavour {flavour!r}: materialise products and {needed} first")
+        raise MissingInput(
+            f"no snapshot is complete for flavour {flavour!r}: materialise products and {needed} first "
+            "(sid run --snapshot DAY)"
+        )
     return complete[-1]

@@ -84,8 +84,15 @@ def need_release(tables: Tables, release: str) -> Release:
     """
     found = find_release(tables, release)
     if found is None:
-        raise MissingInput(f"release {release!r} is not in the ledger: materialise taxonomy for it first")
+        raise MissingInput(no_such_release(tables, release))
     return found
+
+
+def no_such_release(tables: Tables, release: str) -> str:
+    """A sentence for a release that the ledger lacks, with those that it has."""
+    known = ", ".join(found.release for found in all_releases(tables))
+    there = f"there are {known}" if known else "there is none yet"
+    return f"there is no release {release!r}; {there}. `sid run --release NAME` builds one"
 
 
 def refuse_retired(tables: Tables, release: str) -> None:

@@ -10,20 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from sid_pipeline.receipts import UNPARTITIONED, Receipts, Trouble
+from sid_pipeline.receipts import UNPARTITIONED, Receipts, Trouble, command_for, is_of_a_day
 from sid_pipeline.releases import RETIRED, all_releases
 from sid_pipeline.resources.warehouse import Warehouse
-from sid_pipeline.schemas import CLEANED_ATTRIBUTES, OFFERS, PRODUCTS, REJECTED_PRODUCTS
 
 if TYPE_CHECKING:
     from sid_pipeline.run_history import LostRun
-
-OF_A_DAY = (PRODUCTS.name, OFFERS.name, REJECTED_PRODUCTS.name, CLEANED_ATTRIBUTES.name)
-
-
-def is_of_a_day(asset: str) -> bool:
-    """Whether an asset's partitions are days; otherwise they are releases, or it has none."""
-    return asset in OF_A_DAY or asset.endswith("_embeddings")
 
 
 def standing(warehouse: Warehouse) -> list[Trouble]:
@@ -74,6 +66,4 @@ def told(troubles: Iterable[Trouble], lost: Iterable[LostRun] = ()) -> list[str]
 
 def mend(trouble: Trouble) -> str:
     """The command that does the work again."""
-    if is_of_a_day(trouble.asset):
-        return f"sid run --snapshot {trouble.partition}"
-    return "sid run" if trouble.partition == UNPARTITIONED else f"sid run --release {trouble.partition}"
+    return command_for(trouble.asset, trouble.partition)

@@ -522,7 +522,7 @@ def _explore(
     from sid_pipeline.explorer.site import ExplorerInput, write_explorer
 
     if not flavours:
-        raise MissingInput(f"no flavour has SIDs in release {release!r}: materialise semantic_ids first")
+        raise MissingInput(f"no flavour has SIDs in release {release!r}: sid run --release {release}")
     loaded = {f.name: _assigned(warehouse, f, release, _snapshot(warehouse, f, release)) for f in flavours}
     rows: dict[str, dict[str, Any]] = {}
     for assigned in loaded.values():
