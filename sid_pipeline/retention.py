@@ -496,7 +496,8 @@ def make_room(warehouse: Warehouse, dry_run: bool = False) -> list[Removal]:
     """Take away what no unfinished work can need, whatever Dagster's history says: on a wholly full disk that history
     cannot be opened, and nothing can be written.
 
-    That is old publications, what processes left behind that are gone, and files that the tables replaced long ago.
+    That is old publications and what processes left behind that are gone; where there is none of it, the files that
+    the tables replaced long ago.
     """
     every = dict.fromkeys((release.release for release in all_releases(warehouse.tables)), "")
     stay = Kept(every, {}, _kept_publications(warehouse), frozenset())
@@ -506,7 +507,8 @@ def make_room(warehouse: Warehouse, dry_run: bool = False) -> list[Removal]:
         for removal in going:
             if removal.kind == SPOOL:
                 shutil.rmtree(warehouse.state / removal.name, ignore_errors=True)
-        _take_history(warehouse)
+        if not going:
+            _take_history(warehouse)
     return going
 
 
