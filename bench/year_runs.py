@@ -167,12 +167,12 @@ def shorten_days() -> None:
     """Let tables keep files of replaced rows for simulated days, so that VACUUM takes them as it would in a year."""
     from sid_pipeline.resources.tables import Tables
 
-    compact = Tables.compact
+    vacuum = Tables.vacuum
 
-    def compact_sooner(tables: Tables, spec: Any, history_hours: float = 168) -> None:
-        compact(tables, spec, history_hours * SHORT_DAY / 86_400)
+    def vacuum_sooner(tables: Tables, spec: Any, history_hours: float = 168) -> None:
+        vacuum(tables, spec, history_hours * SHORT_DAY / 86_400)
 
-    Tables.compact = compact_sooner  # type: ignore[method-assign]
+    Tables.vacuum = vacuum_sooner  # type: ignore[method-assign]
 
 
 def set_clock(offset: float) -> None:

@@ -18,20 +18,29 @@ from sid_pipeline.commands.release import release_commands
 from sid_pipeline.commands.retention import retention_command
 from sid_pipeline.commands.taxonomy import taxonomy_commands
 from sid_pipeline.migrations import StateError
+from sid_pipeline.publication.folder import PublicationError
 from sid_pipeline.receipts import MissingInput
+from sid_pipeline.resources.faults import machine_fault
 from sid_pipeline.settings import PROJECT_ROOT, Settings, SettingsError, load_settings
 
 SID_PATTERN = re.compile(r"^\d+(_\d+){0,3}$")
 
 
 class _Commands(click.Group):
-    """Commands that say in a sentence, and not in a traceback, that the state is another version's."""
+    """Commands that say in a sentence, and not in a traceback, what a person or the machine must mend."""
 
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
-        except StateError as error:
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except (StateError, SettingsError, MissingInput, PublicationError) as error:
             raise click.ClickException(str(error)) from error
+        except Exception as error:
+            sentence = machine_fault(error, "What is live stays; do it again afterwards.")
+            if sentence is None:
+                raise
+            raise click.ClickException(sentence) from error
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,8 +53,9 @@ class _Commands(click.Group):
 @click.pass_context
 def main(context: click.Context, file: str | None) -> None:
     """Semantic IDs for a retail catalogue: make, check, publish and look at them."""
+    file = file or os.environ.get("SID_SETTINGS")
     if file:
-        # Through the environment, so that every process started from here sees the same settings.
+        # Through the environment, so that every process started from here sees the same settings, wherever it runs.
         os.environ["SID_SETTINGS"] = str(Path(file).expanduser().resolve())
     context.ensure_object(dict)
 
@@ -65,7 +75,7 @@ def setup() -> None:
 
 @main.command()
 @click.option("--snapshot", help="The day (YYYY-MM-DD). Default: the newest in the ledger, else snapshots.start.")
-@click.option("--release", help="The vocabulary release. Default: release.default of the settings.")
+@click.option("--release", help="The release. Default: every one that is live, else release.default of the settings.")
 def run(snapshot: str | None, release: str | None) -> None:
     """Materialise the whole graph: the day's snapshot, then the release. What is unchanged is not paid for again."""
     from sid_pipeline.run import RunFailed, run_everything
@@ -80,18 +90,19 @@ def run(snapshot: str | None, release: str | None) -> None:
 
 @main.command()
 @click.argument("what")
-@click.option("--release", help="Default: release.default of the settings.")
+@click.option("--release", help="Default: the live release, else release.default of the settings.")
 @click.option("--flavour", help="For a prefix: only this flavour.")
 @click.option("--prefix", "as_prefix", is_flag=True, help="Take WHAT as a SID prefix, also if a product has that id.")
 @click.option("--limit", default=20, show_default=True, help="Products listed, at most.")
 def show(what: str, release: str | None, flavour: str | None, as_prefix: bool, limit: int) -> None:
     """Trace a product through every stage, or list the products under a SID prefix (35_7)."""
+    from sid_pipeline.releases import default_release
     from sid_pipeline.resources.warehouse import Warehouse
     from sid_pipeline.show import show_prefix, show_product
     from sid_pipeline.trace import snapshot_of, trace_product
 
     warehouse = Warehouse(_settings())
-    release = release or warehouse.settings.release.default
+    release = release or default_release(warehouse)
     known = list(warehouse.settings.active_flavours)
     if flavour is not None and flavour not in known:
         raise click.ClickException(f"no flavour {flavour!r}; there are {', '.join(known)}")
@@ -113,20 +124,14 @@ def show(what: str, release: str | None, flavour: str | None, as_prefix: bool, l
 
 @main.command()
 def status() -> None:
-    """What is live and served, what it stands on, what blocks, and what to do next."""
-    import dagster as dg
-
-    from sid_pipeline.definitions import build_definitions
+    """What is live and served, what it stands on, what failed, what blocks, and what to do next."""
     from sid_pipeline.resources.warehouse import Warehouse
-    from sid_pipeline.run import home
-    from sid_pipeline.running import what_runs
+    from sid_pipeline.running import ask_dagster
     from sid_pipeline.show import show_status
 
     settings = _settings()
-    home(settings)
-    with dg.DagsterInstance.get() as instance:
-        running = what_runs(instance, build_definitions(settings))
-    click.echo(show_status(Warehouse(settings), running))
+    running, lost = ask_dagster(settings)
+    click.echo(show_status(Warehouse(settings), running, lost))
 
 
 @main.command()
@@ -136,13 +141,11 @@ def explorer(release: str | None, only_path: bool) -> None:
     """Open the explorer of what is live: the tree of prefixes, search, health charts, what changed."""
     import webbrowser
 
-    from sid_pipeline.publication.live import read_pointer
+    from sid_pipeline.releases import default_release
     from sid_pipeline.resources.warehouse import Warehouse
 
     warehouse = Warehouse(_settings())
-    if release is None:
-        pointers = [read_pointer(warehouse.published, name) for name in warehouse.settings.active_flavours]
-        release = next((pointer["release"] for pointer in pointers if pointer), warehouse.settings.release.default)
+    release = release or default_release(warehouse)
     try:
         index = warehouse.explorer(release) / "index.html"
     except ValueError as error:

@@ -24,6 +24,7 @@ class StageLines(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self._started: dict[str, float] = {}
+        self._failed: dict[str, str] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         """One line per stage started, asset materialised, failed check or fault; everything else is dropped."""
@@ -47,7 +48,9 @@ class StageLines(logging.Handler):
         elif kind == dg.DagsterEventType.STEP_FAILURE:
             data = event.event_specific_data
             failure = data.user_failure_data
-            self._print(f"  FAILED {event.step_key}: {failure.description if failure else data.error_display_string}")
+            told = str(failure.description if failure else data.error_display_string)
+            first = self._failed.setdefault(told, str(event.step_key))
+            self._print(f"  FAILED {event.step_key}: {told if first == event.step_key else f'as {first}'}")
 
     def _materialised(self, event: dg.DagsterEvent) -> None:
         materialization = event.step_materialization_data.materialization
@@ -56,7 +59,8 @@ class StageLines(logging.Handler):
         name = materialization.asset_key.to_user_string()
         parts = []
         for key in HEADLINE:
-            if value.get(key) is not None:
+            # What an earlier run did is no news of this one.
+            if value.get(key) is not None and not (value.get("unchanged") and key.endswith(" now")):
                 shown = f"{value[key]:,}" if isinstance(value[key], int) else value[key]
                 shown = f"{shown:.4f}" if isinstance(shown, float) else shown
                 parts.append(f"{shown} rows" if key == "dagster/row_count" else f"{key.replace('_', ' ')}: {shown}")

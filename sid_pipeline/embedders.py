@@ -86,7 +86,7 @@ def recall(warehouse: Warehouse, identity: str) -> EmbedderSettings:
     if not file.is_file():
         raise ModelError(f"{file} is missing: restore it, or retire the release")
     written = json.loads(file.read_text(encoding="utf-8"))
-    embedder = EmbedderSettings.model_validate(written)
+    embedder = EmbedderSettings.model_validate({**written, "model": where_now(warehouse, written["model"])})
     found = embedder_id(embedder, warehouse.settings.root)
     if found != identity:
         raise ModelError(
@@ -94,6 +94,15 @@ def recall(warehouse: Warehouse, identity: str) -> EmbedderSettings:
             "or retire the release"
         )
     return embedder
+
+
+def where_now(warehouse: Warehouse, model: str) -> str:
+    """A model as it was written down; one that was trained here lies within the state, wherever that is now."""
+    _, here, name = model.partition("/artefacts/models/")
+    folder = warehouse.state / "artefacts" / "models" / name
+    if not here or not folder.is_dir():
+        return model
+    return os.path.join(".", os.path.relpath(folder, warehouse.settings.root))
 
 
 def _file(warehouse: Warehouse, identity: str) -> Path:

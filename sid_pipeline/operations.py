@@ -42,7 +42,8 @@ def _take_away(context: dg.OpExecutionContext, warehouse: dg.ResourceParam[Wareh
     with plain_failures():
         plan = retention.plan(warehouse, context.instance, but=context.run_id)
     if not config.dry_run:
-        retention.take_away(warehouse, plan, context.instance, but=context.run_id)
+        for sentence in retention.take_away(warehouse, plan, context.instance, but=context.run_id):
+            context.log.warning(sentence)
     rows = [vars(removal) for removal in plan.removals]
     kinds = Counter(removal.kind for removal in plan.removals)
     context.log.info(f"{'would go' if config.dry_run else 'gone'}: {dict(kinds) or 'nothing'}")

@@ -27,7 +27,8 @@ from sid_pipeline.publication.live import (
     write_pointer,
 )
 from sid_pipeline.publication.store import MANIFEST, Store, read_json
-from sid_pipeline.releases import RETIRED, TRIAL, find_release
+from sid_pipeline.receipts import MissingInput
+from sid_pipeline.releases import RETIRED, TRIAL, find_release, no_such_release
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import PROMOTIONS
 
@@ -67,6 +68,9 @@ def go_live(warehouse: Warehouse, flavour: str, release: str, *, by: str, reason
 
 def _go_live(warehouse: Warehouse, flavour: str, release: str, by: str, reason: str, switch: bool) -> Promotion:
     store = warehouse.store
+    ledger = find_release(warehouse.tables, release)
+    if ledger is None and warehouse.receipts.get(f"{flavour}/publication", release) is None:
+        raise MissingInput(no_such_release(warehouse.tables, release))
     published = warehouse.receipts.need(f"{flavour}/publication", release)
     folder = published.facts["folder"]
     manifest = verify(store, folder)
@@ -75,7 +79,6 @@ def _go_live(warehouse: Warehouse, flavour: str, release: str, by: str, reason: 
     if live is not None and kind == SAME:
         return Promotion(live, f"{release} as of {live['as_of_snapshot']} was live already", {})
     checks = gates(warehouse, live, folder, manifest)
-    ledger = find_release(warehouse.tables, release)
     sentence = {
         TRIAL: f"{flavour}: {release} is a trial, and a trial never goes live; `sid release keep {release}` first",
         RETIRED: f"{flavour}: {release} is retired, so no night refreshes it; build and promote a new release instead",

@@ -5,6 +5,9 @@ interrupted or failed halfway, the data may be ahead of the receipt, and the rec
 three questions without Spark or Dagster: is this asset's output for this partition there, was it made from exactly
 these inputs (then nothing needs doing), and which snapshot is the newest complete one. A crash between data and
 receipt costs a rerun, never a wrong answer.
+
+Beside the receipt lies what went wrong last, until the asset succeeds for the partition: the sentence of a failure, or
+the mark of work whose process is gone.
 """
 
 from __future__ import annotations
@@ -13,18 +16,21 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
-from sid_pipeline.files import write_atomically
+from sid_pipeline.files import to_json, write_atomically
 from sid_pipeline.keys import check_key
 from sid_pipeline.migrations import mark
+from sid_pipeline.schemas import CLEANED_ATTRIBUTES, OFFERS, PRODUCTS, REJECTED_PRODUCTS
 from sid_pipeline.settings import Settings
 
 UNPARTITIONED = "all"
-MARK = ".begun"
+OF_A_DAY = (PRODUCTS.name, OFFERS.name, REJECTED_PRODUCTS.name, CLEANED_ATTRIBUTES.name)
+MARK, FAILED = ".begun", ".failed"
 
 
 class MissingInput(LookupError):
@@ -54,6 +60,16 @@ class Receipt:
     facts: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
     checks: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What went wrong last with an asset's partition; `sentence` is None where the work did not come to its end."""
+
+    asset: str
+    partition: str
+    at: datetime
+    sentence: str | None
 
 
 class Receipts:
@@ -90,13 +106,24 @@ class Receipts:
             where = "" if partition == UNPARTITIONED else f" for partition {partition!r}"
             halfway = self._path(asset, partition).with_suffix(MARK).exists()
             state = "did not end well" if halfway else "was never materialised"
-            raise MissingInput(f"asset {asset!r} {state}{where}: materialise it first")
+            raise MissingInput(
+                f"asset {asset!r} {state}{where}: materialise it first ({command_for(asset, partition)})"
+            )
         return receipt
 
-    def begin(self, asset: str, partition: str) -> None:
-        """Mark that the asset is being worked on; `put` takes the mark away."""
+    def begin(self, asset: str, partition: str, lock: str = "") -> None:
+        """Mark that the asset is being worked on, by whoever holds a lock; `put` takes the mark away."""
         mark(self.folder.parent)
-        write_atomically(self._path(asset, partition).with_suffix(MARK), "")
+        write_atomically(self._path(asset, partition).with_suffix(MARK), lock)
+
+    def fail(self, asset: str, partition: str, sentence: str) -> None:
+        """Keep what a failure said; `put` and `well` take it away."""
+        failure = {"at": datetime.now(timezone.utc).isoformat(), "sentence": sentence}
+        write_atomically(self._path(asset, partition).with_suffix(FAILED), to_json(failure))
+
+    def well(self, asset: str, partition: str) -> None:
+        """What the receipt says holds: what failed before is no longer told."""
+        self._path(asset, partition).with_suffix(FAILED).unlink(missing_ok=True)
 
     def put(self, receipt: Receipt) -> None:
         """Record a materialisation, replacing the one before."""
@@ -105,12 +132,14 @@ class Receipts:
         # Keys as given: metadata is shown again in the order in which a person is to read it.
         write_atomically(path, json.dumps(asdict(receipt), indent=2, ensure_ascii=False) + "\n")
         path.with_suffix(MARK).unlink(missing_ok=True)
+        path.with_suffix(FAILED).unlink(missing_ok=True)
 
     def forget(self, asset: str, partition: str) -> None:
         """Make an asset's partition count as never materialised, because its output was taken away."""
         path = self._path(asset, partition)
         path.unlink(missing_ok=True)
         path.with_suffix(MARK).unlink(missing_ok=True)
+        path.with_suffix(FAILED).unlink(missing_ok=True)
 
     def forget_lock(self, name: str) -> None:
         """Take away the file behind a lock that one holds, of something that is gone and nobody works on."""
@@ -129,6 +158,48 @@ class Receipts:
         folder = self.folder / asset
         return sorted(p.stem for p in folder.glob("*.json") if not p.with_suffix(MARK).exists())
 
+    def last_success(self, asset: str, partition: str) -> datetime | None:
+        """When the receipt was written; None where there is none that counts."""
+        path = self._path(asset, partition)
+        if not path.is_file() or path.with_suffix(MARK).exists():
+            return None
+        return datetime.fromtimestamp(path.stat().st_mtime, timezone.utc)
+
+    def troubles(self) -> list[Trouble]:
+        """What went wrong last, oldest first: failures, and work that neither came to its end nor is under way.
+
+        Assets that one piece of work makes together are told of by one of them.
+        """
+        found = [self._failure(path) for path in self.folder.rglob(f"*{FAILED}")]
+        told = {(trouble.asset, trouble.partition) for trouble in found}
+        locks: set[str] = set()
+        for path in sorted(self.folder.rglob(f"*{MARK}")):
+            asset, partition = path.parent.relative_to(self.folder).as_posix(), path.stem
+            lock = path.read_text(encoding="utf-8") or f"{asset}.{partition}"
+            if (asset, partition) in told or f"{lock} {partition}" in locks or self._is_held(lock):
+                continue
+            if any(trouble.partition == partition and f"{trouble.asset}.{partition}" == lock for trouble in found):
+                continue
+            locks.add(f"{lock} {partition}")
+            at = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc)
+            found.append(Trouble(asset, partition, at, None))
+        return sorted(found, key=lambda trouble: (trouble.at, trouble.asset, trouble.partition))
+
+    def _failure(self, path: Path) -> Trouble:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        asset = path.parent.relative_to(self.folder).as_posix()
+        return Trouble(asset, path.stem, datetime.fromisoformat(told["at"]), told["sentence"])
+
+    def _is_held(self, name: str) -> bool:
+        file = self._lock_file(name)
+        if not file.is_file():
+            return False
+        try:
+            with FileLock(file, timeout=0):
+                return False
+        except Timeout:
+            return True
+
     def _lock_file(self, name: str) -> Path:
         return self.folder / ".locks" / f"{name.replace('/', '.')}.lock"
 
@@ -136,6 +207,18 @@ class Receipts:
         for step in asset.split("/"):
             check_key("asset", step)
         return self.folder / asset / f"{check_key('partition', partition)}.json"
+
+
+def is_of_a_day(asset: str) -> bool:
+    """Whether an asset's partitions are days; otherwise they are releases, or it has none."""
+    return asset in OF_A_DAY or asset.endswith("_embeddings")
+
+
+def command_for(asset: str, partition: str) -> str:
+    """The command that makes an asset's partition."""
+    if is_of_a_day(asset):
+        return f"sid run --snapshot {partition}"
+    return "sid run" if partition == UNPARTITIONED else f"sid run --release {partition}"
 
 
 def complete_snapshots(receipts: Receipts, settings: Settings, flavour: str) -> list[str]:
@@ -159,5 +242,8 @@ def newest_complete_snapshot(receipts: Receipts, settings: Settings, flavour: st
     complete = complete_snapshots(receipts, settings, flavour)
     if not complete:
         needed = ", ".join(f"{name}_embeddings" for name in settings.flavours[flavour].embedders)
-        raise MissingInput(f"no snapshot is complete for flavour {flavour!r}: materialise products and {needed} first")
+        raise MissingInput(
+            f"no snapshot is complete for flavour {flavour!r}: materialise products and {needed} first "
+            "(sid run --snapshot DAY)"
+        )
     return complete[-1]

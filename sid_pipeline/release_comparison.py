@@ -67,5 +67,5 @@ def _codes(warehouse: Warehouse, flavour: str, release: str) -> dict[str, list[i
     rows = warehouse.tables.arrow(SEMANTIC_IDS, ["product_id", "codes"], flavour=flavour, release=release).to_pylist()
     codes = {row["product_id"]: row["codes"] for row in rows if row["codes"]}
     if not codes:
-        raise MissingInput(f"{flavour} has no SIDs in release {release!r}: materialise semantic_ids first")
+        raise MissingInput(f"{flavour} has no SIDs in release {release!r}: sid run --release {release}")
     return codes

@@ -84,8 +84,25 @@ def need_release(tables: Tables, release: str) -> Release:
     """
     found = find_release(tables, release)
     if found is None:
-        raise MissingInput(f"release {release!r} is not in the ledger: materialise taxonomy for it first")
+        raise MissingInput(no_such_release(tables, release))
     return found
+
+
+def no_such_release(tables: Tables, release: str) -> str:
+    """A sentence for a release that the ledger lacks, with those that it has."""
+    known = ", ".join(found.release for found in all_releases(tables))
+    there = f"there are {known}" if known else "there is none yet"
+    return f"there is no release {release!r}; {there}. `sid run --release NAME` builds one"
+
+
+def refuse_retired(tables: Tables, release: str) -> None:
+    """Raise ReleaseError for a retired release, which is never built, refreshed or promoted again."""
+    found = find_release(tables, release)
+    if found is not None and found.state == RETIRED:
+        raise ReleaseError(
+            f"release {release!r} is retired ({found.acknowledged_by}, {found.acknowledged_on}), and a retired name is "
+            "never used again: build a release of another name (sid run --release NAME) and promote it"
+        )
 
 
 def served_releases(tables: Tables) -> list[Release]:
@@ -97,6 +114,21 @@ def live_flavours(warehouse: Warehouse, release: str) -> list[str]:
     """The flavours whose readers are pointed at a release."""
     pointers = {name: read_pointer(warehouse.published, name) for name in warehouse.settings.flavours}
     return [name for name, pointer in pointers.items() if pointer and pointer["release"] == release]
+
+
+def live_releases(warehouse: Warehouse) -> list[str]:
+    """The releases that are live for a flavour in use, in the order of the flavours.
+
+    Raises:
+        PublicationError: a live pointer cannot be read.
+    """
+    pointers = [read_pointer(warehouse.published, name) for name in warehouse.settings.active_flavours]
+    return list(dict.fromkeys(pointer["release"] for pointer in pointers if pointer))
+
+
+def default_release(warehouse: Warehouse) -> str:
+    """The release that a command looks at when none is named: what is live, else `release.default`."""
+    return next(iter(live_releases(warehouse)), warehouse.settings.release.default)
 
 
 def newest_release(warehouse: Warehouse) -> Release | None:

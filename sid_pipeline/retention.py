@@ -1,8 +1,9 @@
 """What is kept and for how long: everything that a live, served or previous release, or unfinished work, stands on, and
 what `[retention]` adds to it. The rest is taken away.
 
-What belongs here: what stays and why (`kept`), what goes and why (`plan`), and taking it away (`take_away`). What does
-not: when it runs (`schedules.py`), Dagster's own records (`run_history.py`) and how tables delete (`resources.tables`).
+What belongs here: what stays and why (`kept`), what goes and why (`plan`), taking it away (`take_away`), and what a
+wholly full disk can be relieved of before anything else works (`make_room`). What does not: when it runs
+(`schedules.py`), Dagster's own records (`run_history.py`) and how tables delete (`resources.tables`).
 
 Whatever refers to something goes before it: receipts before rows, a publication's manifest before its files, days
 before the vectors and cleanings that only they use. A crash on the way leaves things that nothing refers to, and the
@@ -21,13 +22,14 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sid_pipeline.embedders import RELEVANCE_MODEL, current_id
+from sid_pipeline.embedders import RELEVANCE_MODEL, current_id, where_now
 from sid_pipeline.files import digest
 from sid_pipeline.promotion import pointer_lock, ways_back
 from sid_pipeline.publication.folder import finished, newest, number_of, release_folder
 from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.receipts import MissingInput, complete_snapshots
 from sid_pipeline.releases import RETIRED, Release, all_releases, clear, is_left_of
+from sid_pipeline.resources.faults import machine_fault
 from sid_pipeline.resources.tables import is_left_behind
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import (
@@ -329,7 +331,8 @@ def _model_of(warehouse: Warehouse, identity: str) -> str | None:
     file = warehouse.state / "artefacts" / "embedders" / f"{identity}.json"
     if not file.is_file():
         return None
-    folder = warehouse.settings.path(json.loads(file.read_text(encoding="utf-8"))["model"])
+    model = json.loads(file.read_text(encoding="utf-8"))["model"]
+    folder = warehouse.settings.path(where_now(warehouse, model))
     return folder.relative_to(warehouse.state).as_posix() if folder.is_relative_to(warehouse.state) else None
 
 
@@ -433,11 +436,14 @@ def megabytes(size: int) -> str:
 
 def take_away(
     warehouse: Warehouse, going: Plan, instance: dg.DagsterInstance | None = None, *, but: str | None = None
-) -> None:
+) -> list[str]:
     """Take away what a plan names, then compact the tables. Done again after a crash, it goes on where it was.
 
-    The nights' cleaning and encoding wait meanwhile, but not for the compaction. What is named by work that began since
-    the plan was made stays. Arguments as for `plan`.
+    The nights' cleaning and encoding wait meanwhile, but not for the compaction, which comes last because it needs
+    room. What is named by work that began since the plan was made stays. Arguments as for `plan`.
+
+    Returns:
+        A sentence for each table that could not be compacted; the others are.
     """
     from sid_pipeline.run_history import delete_run, named_by_open_work
 
@@ -473,8 +479,42 @@ def take_away(
     if instance is not None:
         for run_id in going.names(RUN):
             delete_run(instance, run_id)
+    _take_history(warehouse)
+    uncompacted = []
     for spec in _tables(warehouse):
-        tables.compact(spec, history_hours=24 * warehouse.settings.retention.history_days)
+        try:
+            tables.compact(spec)
+        except Exception as error:
+            sentence = machine_fault(error, "The table is whole; it is compacted the next time.")
+            if sentence is None:
+                raise
+            uncompacted.append(f"{spec.name} is not compacted. {sentence}")
+    return uncompacted
+
+
+def make_room(warehouse: Warehouse, dry_run: bool = False) -> list[Removal]:
+    """Take away what no unfinished work can need, whatever Dagster's history says: on a wholly full disk that history
+    cannot be opened, and nothing can be written.
+
+    That is old publications and what processes left behind that are gone; where there is none of it, the files that
+    the tables replaced long ago.
+    """
+    every = dict.fromkeys((release.release for release in all_releases(warehouse.tables)), "")
+    stay = Kept(every, {}, _kept_publications(warehouse), frozenset())
+    going = [*_publications_to_go(warehouse, stay), *_spools_to_go(warehouse)]
+    if not dry_run:
+        _take_publications(warehouse, [removal.name for removal in going if removal.kind == PUBLICATION])
+        for removal in going:
+            if removal.kind == SPOOL:
+                shutil.rmtree(warehouse.state / removal.name, ignore_errors=True)
+        if not going:
+            _take_history(warehouse)
+    return going
+
+
+def _take_history(warehouse: Warehouse) -> None:
+    for spec in _tables(warehouse):
+        warehouse.tables.vacuum(spec, history_hours=24 * warehouse.settings.retention.history_days)
 
 
 def _tables(warehouse: Warehouse) -> list[TableSpec]:

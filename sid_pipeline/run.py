@@ -34,10 +34,11 @@ def run_everything(settings: Settings, snapshot: str | None = None, release: str
     Args:
         settings: of the pipeline.
         snapshot: the day; None takes the newest in the ledger, else the first day of the settings.
-        release: the release; None takes the settings' default.
+        release: the release; None takes what is live, each where flavours differ, else the settings' default.
 
     Raises:
         RunFailed: a stage failed.
+        ReleaseError: the release is retired.
         ValueError: the day or the release is no possible partition.
     """
     standing = Path.cwd()
@@ -48,12 +49,16 @@ def run_everything(settings: Settings, snapshot: str | None = None, release: str
     from sid_pipeline.definitions import build_definitions
     from sid_pipeline.jobs import RELEASE_BUILD, RELEVANCE_MODEL, SNAPSHOT_REFRESH
     from sid_pipeline.partitions import releases, snapshots
+    from sid_pipeline.releases import live_releases, refuse_retired
     from sid_pipeline.resources.warehouse import Warehouse
     from sid_pipeline.summary import summarise
 
     warnings.filterwarnings("ignore", module="dagster")
     warehouse = Warehouse(settings)
-    release = check_key("release", release or settings.release.default)
+    served = [] if release else live_releases(warehouse)
+    wanted = [check_key("release", release)] if release else served or [settings.release.default]
+    for name in wanted:
+        refuse_retired(warehouse.tables, name)
     days = warehouse.receipts.partitions("products")
     snapshot = snapshot or (days[-1] if days else settings.snapshots.start.isoformat())
     if not snapshots(settings.snapshots).has_partition_key(snapshot):
@@ -61,23 +66,27 @@ def run_everything(settings: Settings, snapshot: str | None = None, release: str
             f"{snapshot!r} is no day from {settings.snapshots.start} to today (YYYY-MM-DD); "
             "see snapshots.start in the settings"
         )
+    if served:
+        _say(f"no release is named: what is live is refreshed, {', '.join(served)}")
     started = time.monotonic()
     definitions = build_definitions(settings, {"warehouse": warehouse})
     with dg.DagsterInstance.get() as instance:
-        instance.add_dynamic_partitions(str(releases.name), [release])
+        instance.add_dynamic_partitions(str(releases.name), wanted)
         failed = [
             *_run(definitions, instance, RELEVANCE_MODEL, UNPARTITIONED),
             *_run(definitions, instance, SNAPSHOT_REFRESH, snapshot),
         ]
         # What failed for one flavour does not hold back another that has a complete snapshot.
         if any(complete_snapshots(warehouse.receipts, settings, flavour) for flavour in settings.active_flavours):
-            failed += _run(definitions, instance, RELEASE_BUILD, release)
+            for name in wanted:
+                failed += _run(definitions, instance, RELEASE_BUILD, name)
     if failed:
         raise RunFailed(
-            f"failed: {', '.join(failed)}. What is live stays or moved only where all was well. Mend it as said above "
-            "and run again: what is done is not done twice. The full log is in the UI (`make ui`)."
+            f"failed: {', '.join(failed)}. What is live stays or moved only where all was well. Mend what `sid status` "
+            "says and run again: what is done is not done twice. The full log is in the UI (`make ui`)."
         )
-    return summarise(warehouse, release, time.monotonic() - started, standing)
+    seconds = time.monotonic() - started
+    return "\n".join(summarise(warehouse, name, seconds, standing) for name in wanted)
 
 
 def build_release(
@@ -105,6 +114,7 @@ def build_release(
     from sid_pipeline.definitions import build_definitions
     from sid_pipeline.jobs import RELEASE_BUILD
     from sid_pipeline.partitions import releases
+    from sid_pipeline.releases import refuse_retired
     from sid_pipeline.resources.warehouse import Warehouse
     from sid_pipeline.taxonomy_source import TAXONOMY
 
@@ -113,7 +123,9 @@ def build_release(
     unknown = [name for name in flavours or () if name not in settings.active_flavours]
     if unknown:
         raise ValueError(f"no flavour {unknown[0]!r}; there are {', '.join(settings.active_flavours)}")
-    definitions = build_definitions(settings, {"warehouse": Warehouse(settings)})
+    warehouse = Warehouse(settings)
+    refuse_retired(warehouse.tables, release)
+    definitions = build_definitions(settings, {"warehouse": warehouse})
     selection = None
     if flavours:
         job = definitions.resolve_job_def(RELEASE_BUILD)
@@ -124,7 +136,9 @@ def build_release(
         instance.add_dynamic_partitions(str(releases.name), [release])
         failed = _run(definitions, instance, RELEASE_BUILD, release, {TAXONOMY: {"config": dict(pins)}}, selection)
     if failed:
-        raise RunFailed(f"failed: {', '.join(failed)}. Mend it as said above and ask again: what is done stays done.")
+        raise RunFailed(
+            f"failed: {', '.join(failed)}. Mend what `sid status` says and ask again: what is done stays done."
+        )
     return f"release {release} is built, in {time.monotonic() - started:.0f} s"
 
 
@@ -154,9 +168,7 @@ def _run(
     selection: Sequence[Any] | None = None,
 ) -> list[str]:
     """Run a job, or the selected assets of it, and return its failed steps."""
-    import click
-
-    click.echo(f"{job}{'' if partition == UNPARTITIONED else f' {partition}'}", err=True)
+    _say(f"{job}{'' if partition == UNPARTITIONED else f' {partition}'}")
     result = definitions.resolve_job_def(job).execute_in_process(
         instance=instance,
         partition_key=None if partition == UNPARTITIONED else partition,
@@ -167,3 +179,9 @@ def _run(
     if result.success:
         return []
     return [str(event.step_key) for event in result.all_events if event.is_step_failure] or [job]
+
+
+def _say(text: str) -> None:
+    import click
+
+    click.echo(text, err=True)

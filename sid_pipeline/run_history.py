@@ -1,4 +1,5 @@
-"""Dagster's own records: which days and releases unfinished work names, and which runs are old enough to go.
+"""Dagster's own records: which days and releases unfinished work names, which runs lost their process, and which are
+old enough to go.
 
 What belongs here: questions to a Dagster instance, and deleting runs. What does not: the pipeline's state
 (`retention.py`).
@@ -6,7 +7,9 @@ What belongs here: questions to a Dagster instance, and deleting runs. What does
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -50,6 +53,54 @@ def _texts(config: Any) -> Iterator[str]:
             yield from _texts(value)
     elif isinstance(config, str):
         yield config
+
+
+@dataclass(frozen=True)
+class LostRun:
+    """A run that Dagster takes for running, and whose process is gone."""
+
+    job: str
+    partition: str
+    started: datetime
+
+
+def lost_runs(instance: dg.DagsterInstance) -> list[LostRun]:
+    """Runs that began, did not end, and whose process is gone; the newest of a job and partition counts.
+
+    Where Dagster itself watches its runs (`run_monitoring`), perhaps on other machines, nothing is looked for.
+    """
+    if instance.run_monitoring_enabled:
+        return []
+    found = []
+    for record in instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+        run, partition = record.dagster_run, record.dagster_run.tags.get("dagster/partition", "")
+        tags = {"dagster/partition": partition} if partition else {}
+        (newest,) = instance.get_runs(dg.RunsFilter(job_name=run.job_name, tags=tags), limit=1)
+        pid = _process(instance, run.run_id)
+        if newest.run_id == run.run_id and pid is not None and not _is_there(pid):
+            started = datetime.fromtimestamp(record.start_time or record.create_timestamp.timestamp(), timezone.utc)
+            found.append(LostRun(run.job_name, partition, started))
+    return found
+
+
+def _process(instance: dg.DagsterInstance, run_id: str) -> int | None:
+    """The process that began a run's steps, as Dagster noted it."""
+    for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
+        data: Any = entry.dagster_event.event_specific_data if entry.dagster_event else None
+        noted = data.metadata.get("pid") if data is not None else None
+        if noted is not None and str(noted.value).isdigit():
+            return int(str(noted.value))
+    return None
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def old_runs(instance: dg.DagsterInstance, days: int, kept: Iterable[str], now: datetime | None = None) -> list[str]:

@@ -1,6 +1,7 @@
 """What runs by itself just now: schedules and sensors that are switched on, and whether a daemon is there for them.
 
-Asks a Dagster instance; what a person switched in the UI counts before what the settings say.
+Asks a Dagster instance; what a person switched in the UI counts before what the settings say. An instance that cannot
+be read (a full disk) is told of, and holds up nothing else that `sid status` says.
 """
 
 from __future__ import annotations
@@ -12,7 +13,27 @@ import dagster as dg
 from dagster._core.scheduler.instigation import InstigatorStatus
 from dagster._daemon.types import DaemonStatus
 
+from sid_pipeline.resources.faults import machine_fault
+from sid_pipeline.run import home
+from sid_pipeline.run_history import LostRun, lost_runs
+from sid_pipeline.settings import Settings
+
 DAEMON_SECONDS = 120  # a daemon that was silent for longer is not there
+
+
+def ask_dagster(settings: Settings) -> tuple[list[str], list[LostRun]]:
+    """Lines for `sid status` on what runs by itself, and the runs whose process died."""
+    from sid_pipeline.definitions import build_definitions
+
+    try:
+        home(settings)
+        with dg.DagsterInstance.get() as instance:
+            return what_runs(instance, build_definitions(settings)), lost_runs(instance)
+    except Exception as error:
+        sentence = machine_fault(error, "What is live stays.")
+        if sentence is None:
+            raise
+        return [f"what runs by itself is not known, because Dagster's history cannot be opened: {sentence}"], []
 
 
 def what_runs(instance: dg.DagsterInstance, definitions: dg.Definitions) -> list[str]:

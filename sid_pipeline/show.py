@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
+from typing import TYPE_CHECKING, Any
 
 from sid_pipeline.cleaning.schema import RESERVED
 from sid_pipeline.drift import drifted
 from sid_pipeline.evaluation.drift import advice
 from sid_pipeline.promotion import standing_hold, tell_hold
+from sid_pipeline.publication.folder import PublicationError, look_over
 from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.receipts import complete_snapshots
 from sid_pipeline.releases import SERVED, all_releases, served_releases
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.summary import table
 from sid_pipeline.trace import FlavourTrace, ProductTrace, prefix_names, products_under, sid_prefixes
+from sid_pipeline.troubles import mend, standing, told
 
+if TYPE_CHECKING:
+    from sid_pipeline.run_history import LostRun
+
+ROLL_BACK = "sid rollback --flavour {} --by NAME --reason WHY"
+PROMOTE = "sid promote RELEASE --by NAME --reason WHY"
 _BOOKKEEPING = RESERVED | {"fallback", "reason"}
 
 
@@ -90,38 +98,63 @@ def _drift(warehouse: Warehouse) -> list[str]:
     return lines or ["drift: none"]
 
 
-def show_status(warehouse: Warehouse, running: Sequence[str] = ()) -> str:
-    """Served and live releases, the age of what they stand on, what blocks, and the next action.
+def _live(warehouse: Warehouse, flavour: str) -> tuple[dict[str, Any] | None, str]:
+    """The live pointer of a flavour, and what is wrong with what is live (empty: nothing that a quick look shows)."""
+    try:
+        pointer = read_pointer(warehouse.store, flavour)
+    except PublicationError as error:
+        return None, str(error)
+    if pointer is None:
+        return None, ""
+    try:
+        look_over(warehouse.store, pointer["publication"], manifest_sha256=pointer["manifest_sha256"])
+    except (PublicationError, OSError) as error:
+        return pointer, f"{error}; or {ROLL_BACK.format(flavour)}"
+    return pointer, ""
+
+
+def show_status(warehouse: Warehouse, running: Sequence[str] = (), lost: Sequence[LostRun] = ()) -> str:
+    """Served and live releases, the age of what they stand on, what failed, what blocks, and the next actions.
 
     Args:
         running: lines on what runs by itself, see `running.what_runs`.
+        lost: see `run_history.lost_runs`.
     """
     settings = warehouse.settings
     days = warehouse.receipts.partitions("products")
     lines = [f"snapshots: {len(days)}{f', newest {days[-1]}' if days else ''}"]
     blocked: list[str] = []
-    actions: list[str] = [] if days else ["sid run"]
+    damaged: list[str] = []
+    repairs: list[str] = []
+    runs: list[str] = [] if days else ["sid run"]
+    releases: list[str] = []
+    live: dict[str, str] = {}
     for flavour in settings.active_flavours:
         complete = complete_snapshots(warehouse.receipts, settings, flavour)
         newest = complete[-1] if complete else None
-        pointer = read_pointer(warehouse.published, flavour)
-        if pointer is None:
-            lines.append(f"{flavour}: nothing is live; newest complete snapshot {newest or 'none'}")
-        else:
+        pointer, fault = _live(warehouse, flavour)
+        held = standing_hold(warehouse, flavour)
+        if fault:
+            damaged.append(f"damaged: {flavour}: {fault}")
+            repairs.append(ROLL_BACK.format(flavour) if pointer else PROMOTE)
+        if pointer is not None:
+            live[flavour] = pointer["release"]
             as_of = pointer["as_of_snapshot"]
             behind = [day for day in days if day > as_of]
             lines.append(
                 f"{flavour}: live {pointer['release']} as of {as_of} ({_age(as_of)})"
                 + (f", {len(behind)} snapshot(s) behind" if behind else ", up to date")
             )
-            if newest and newest > as_of:
-                actions.append(f"sid run --release {pointer['release']}")
-        held = standing_hold(warehouse, flavour)
+            if newest and newest > as_of and held is None:
+                runs.append(f"sid run --release {pointer['release']}")
+        elif not fault:
+            lines.append(f"{flavour}: nothing is live; newest complete snapshot {newest or 'none'}")
         if held is not None:
             blocked.append(f"{flavour}: {tell_hold(held)}; nothing goes live until sid release-hold")
+            releases.append(flavour)
         if days and newest != days[-1]:
             blocked.append(f"{flavour}: snapshot {days[-1]} is not complete (its embeddings are missing or older)")
-            actions.append(f"sid run --snapshot {days[-1]}")
+            runs.insert(0, f"sid run --snapshot {days[-1]}")
     rows = [["release", "state", "taxonomy", "trained on", *[f"{f} SIDs as of" for f in settings.active_flavours]]]
     for release in all_releases(warehouse.tables):
         cells = []
@@ -135,17 +168,23 @@ def show_status(warehouse: Warehouse, running: Sequence[str] = ()) -> str:
             for check in going_live.checks if going_live else []:
                 if not check["passed"]:
                     blocked.append(f"{flavour} {release.release} did not go live: {check['name']}: {check['sentence']}")
-        live = [
-            f
-            for f in settings.active_flavours
-            if (read_pointer(warehouse.published, f) or {}).get("release") == release.release
-        ]
-        state = f"live ({', '.join(live)})" if live and release.state == SERVED else release.state
+        served = [flavour for flavour, name in live.items() if name == release.release]
+        state = f"live ({', '.join(served)})" if served and release.state == SERVED else release.state
         rows.append([release.release, state, release.taxonomy_revision[:12], release.training_snapshot, *cells])
     if len(rows) > 1:
         lines += ["", *table(rows)]
-    lines += ["", *([f"blocked: {text}" for text in blocked] or ["blocked: nothing"])]
+    troubles = standing(warehouse)
+    lines += ["", *damaged, *told(troubles, lost)]
+    lines += [f"blocked: {text}" for text in blocked] or ["blocked: nothing"]
     lines += _drift(warehouse)
     lines += running
-    lines.append(f"next: {actions[0] if actions else 'nothing to do; sid run --snapshot DAY takes the next night'}")
+    holds = []
+    if releases:
+        named = "" if len(releases) == len(settings.active_flavours) else f" --flavour {' --flavour '.join(releases)}"
+        holds = [f"sid release-hold{named} --by NAME --reason WHY    once what it is held for is mended"]
+    actions = list(dict.fromkeys([*repairs, *map(mend, troubles), *runs, *holds]))
+    refreshed = ", ".join(dict.fromkeys(live.values())) or settings.release.default
+    nothing = f"nothing to do; sid run --snapshot DAY takes the next night and refreshes {refreshed}"
+    lines.append(f"next: {actions[0] if actions else nothing}")
+    lines += [f"then: {action}" for action in actions[1:]]
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.trace import assigned_sids, product_titles
 
 EXAMPLES = 5
+REASONS = "reasons: asset rejected_products in the UI"
 
 
 def summarise(warehouse: Warehouse, release: str, seconds: float, standing: Path) -> str:
@@ -69,13 +70,12 @@ def _examples(warehouse: Warehouse, sids: dict[str, dict[str, str]], snapshot: s
 
 def _places(warehouse: Warehouse, flavours: list[str], release: str, standing: Path) -> list[str]:
     lines = []
-    rejected = [
-        (day, receipt.metadata.get("dagster/row_count", 0))
-        for day in warehouse.receipts.partitions("rejected_products")
-        if (receipt := warehouse.receipts.get("rejected_products", day)) is not None
-    ]
-    for day, count in rejected:
-        lines.append(f"rejected rows {day}: {count} (reasons: asset rejected_products in the UI)")
+    for day in warehouse.receipts.partitions("rejected_products"):
+        every, taken = (warehouse.receipts.get(asset, day) for asset in ("rejected_products", "products"))
+        if every is not None and taken is not None:
+            products = taken.metadata.get("rejected rows", 0)
+            offers = every.metadata.get("dagster/row_count", 0) - products
+            lines.append(f"rejected rows {day}: {products} of products, {offers} of offers ({REASONS})")
     for flavour in flavours:
         page = warehouse.reports(flavour, release) / "report.html"
         pointer = read_pointer(warehouse.published, flavour)

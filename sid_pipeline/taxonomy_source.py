@@ -144,7 +144,8 @@ def release_tree(warehouse: Warehouse, release: Release, revision: str | None = 
     rows = [row for row in rows if row["revision"] == revision]
     if not rows:
         raise MissingInput(
-            f"release {release.release!r} has no taxonomy of revision {revision}: materialise taxonomy for it first"
+            f"release {release.release!r} has no taxonomy of revision {revision}: materialise taxonomy for it first "
+            f"(sid run --release {release.release})"
         )
     tree = Taxonomy.from_edges((row["node_id"], row["parent_id"], row["name"]) for row in rows)
     former = {tuple(path.split(_STEP)): row["node_id"] for row in rows for path in row["former"] or ()}
@@ -220,5 +221,5 @@ def newest_snapshot(warehouse: Warehouse) -> str:
     ]
     candidates = set.intersection(*complete) or set.union(*complete)
     if not candidates:
-        raise MissingInput("no snapshot is complete: materialise products and the embeddings of a day first")
+        raise MissingInput("no snapshot is complete: take a day first (sid run --snapshot DAY)")
     return max(candidates)

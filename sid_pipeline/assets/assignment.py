@@ -13,7 +13,7 @@ from sid_pipeline.assets.recording import (
     Outcome,
     markdown_table,
     materialise,
-    plain_failures,
+    stage_failures,
     table_metadata,
 )
 from sid_pipeline.assets.training import CODEBOOK, TRAINING_SET, flavour_catalogue
@@ -72,7 +72,7 @@ def assignment_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
     def semantic_ids(
         context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse], config: SnapshotConfig
     ) -> dg.MaterializeResult:
-        with plain_failures():
+        with stage_failures(context, warehouse, key):
             release = need_release(warehouse.tables, context.partition_key)
             snapshot = choose_snapshot(warehouse, flavour, config.as_of_snapshot)
             last = warehouse.receipts.get(key, release.release)

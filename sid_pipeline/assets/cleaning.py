@@ -19,7 +19,7 @@ from sid_pipeline.assets.recording import (
     Outcome,
     markdown_table,
     materialise,
-    plain_failures,
+    stage_failures,
     table_metadata,
 )
 from sid_pipeline.cleaning.rules import RulesCleaner
@@ -70,7 +70,7 @@ def cleaning_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
     ) -> dg.MaterializeResult:
         snapshot = context.partition_key
-        with plain_failures():
+        with stage_failures(context, warehouse, CLEANED_ATTRIBUTES.name):
             products = warehouse.receipts.need(PRODUCTS.name, snapshot)
             rules = rules_cleaner(warehouse, snapshot)
             model = _llm_cleaner(warehouse) if by_model else None

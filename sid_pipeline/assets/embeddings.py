@@ -13,7 +13,7 @@ from sid_pipeline.assets.recording import (
     Outcome,
     markdown_table,
     materialise,
-    plain_failures,
+    stage_failures,
     table_metadata,
 )
 from sid_pipeline.assets.relevance import ESCI_MODEL
@@ -72,7 +72,7 @@ def _embedding_asset(settings: Settings, name: str) -> dg.AssetsDefinition:
     )
     def embeddings(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         snapshot = context.partition_key
-        with plain_failures():
+        with stage_failures(context, warehouse, embeddings_key(name)):
             products = warehouse.receipts.need(PRODUCTS.name, snapshot)
             wanted, lost = wanted_embedders(warehouse, name)
             inputs: dict[str, Any] = {

@@ -13,7 +13,7 @@ from sid_pipeline.assets.recording import (
     Outcome,
     markdown_table,
     materialise,
-    plain_failures,
+    stage_failures,
     table_metadata,
 )
 from sid_pipeline.assets.training import CODEBOOK, snapshot_vectors
@@ -59,7 +59,7 @@ def evaluation_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
     )
     def report(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         release = context.partition_key
-        with plain_failures():
+        with stage_failures(context, warehouse, flavour.key(REPORT)):
             assigned = warehouse.receipts.need(sids, release)
         settings = warehouse.settings.report
         return materialise(
@@ -85,7 +85,7 @@ def evaluation_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
     )
     def prefix_names(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         release = context.partition_key
-        with plain_failures():
+        with stage_failures(context, warehouse, flavour.key(NAMES)):
             assigned = warehouse.receipts.need(sids, release)
         return materialise(
             context,
@@ -111,7 +111,7 @@ def evaluation_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
     ) -> dg.MaterializeResult:
         release = context.partition_key
-        with plain_failures():
+        with stage_failures(context, warehouse, flavour.key(DIFF)):
             assigned = warehouse.receipts.need(sids, release)
         live = read_pointer(warehouse.published, flavour.name)
         return materialise(
@@ -522,7 +522,7 @@ def _explore(
     from sid_pipeline.explorer.site import ExplorerInput, write_explorer
 
     if not flavours:
-        raise MissingInput(f"no flavour has SIDs in release {release!r}: materialise semantic_ids first")
+        raise MissingInput(f"no flavour has SIDs in release {release!r}: sid run --release {release}")
     loaded = {f.name: _assigned(warehouse, f, release, _snapshot(warehouse, f, release)) for f in flavours}
     rows: dict[str, dict[str, Any]] = {}
     for assigned in loaded.values():

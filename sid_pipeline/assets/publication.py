@@ -9,7 +9,7 @@ import dagster as dg
 from sid_pipeline.assets.assignment import STAGE as SEMANTIC_IDS_STAGE
 from sid_pipeline.assets.evaluation import DIFF, REPORT
 from sid_pipeline.assets.flavours import Flavour
-from sid_pipeline.assets.recording import Check, Outcome, markdown_table, materialise, plain_failures
+from sid_pipeline.assets.recording import Check, Outcome, markdown_table, materialise, stage_failures
 from sid_pipeline.assets.training import CODEBOOK
 from sid_pipeline.promotion import PIPELINE, go_live, standing_hold
 from sid_pipeline.publication.folder import PublicationError
@@ -45,7 +45,7 @@ def publication_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
     )
     def publication(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         release = context.partition_key
-        with plain_failures():
+        with stage_failures(context, warehouse, flavour.key(PUBLICATION)):
             assigned = warehouse.receipts.need(flavour.key(SEMANTIC_IDS_STAGE), release)
             _refuse_failed(assigned)
             report = warehouse.receipts.need(flavour.key(REPORT), release)
@@ -89,7 +89,7 @@ def publication_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
     )
     def live(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         release = context.partition_key
-        with plain_failures():
+        with stage_failures(context, warehouse, flavour.key(LIVE)):
             published = warehouse.receipts.need(flavour.key(PUBLICATION), release)
             pointer = read_pointer(warehouse.store, flavour.name)
         held = standing_hold(warehouse, flavour.name)

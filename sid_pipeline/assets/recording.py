@@ -10,7 +10,7 @@ was made from the same inputs, an asset may let that output serve again (`Earlie
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,7 @@ from sid_pipeline.relevance.labels import LabelError
 from sid_pipeline.resources.faults import machine_fault
 from sid_pipeline.resources.jars import JarError
 from sid_pipeline.resources.tables import MissingSlice
+from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.rqvae import CodebookError, CollapsedCodebookError
 from sid_pipeline.schemas import TableSpec
 from sid_pipeline.taxonomy.tree import TaxonomyError
@@ -184,9 +185,10 @@ def materialise_many(
     frozen: bool = False,
 ) -> list[dg.MaterializeResult]:
     """Like `materialise`, for assets that one piece of work makes together; `earlier` is for a single one."""
-    partition = context.partition_key if context.has_partition_key else UNPARTITIONED
-    with plain_failures(), receipts.lock(keys[0] if shared else f"{keys[0]}.{partition}"):
-        return _materialise(context, receipts, keys, partition, inputs, work, earlier, still_there, frozen)
+    partition = _partition(context)
+    lock = keys[0] if shared else f"{keys[0]}.{partition}"
+    with plain_failures(lambda sentence: receipts.fail(keys[0], partition, sentence)), receipts.lock(lock):
+        return _materialise(context, receipts, keys, partition, lock, inputs, work, earlier, still_there, frozen)
 
 
 def _materialise(
@@ -194,6 +196,7 @@ def _materialise(
     receipts: Receipts,
     keys: Sequence[str],
     partition: str,
+    lock: str,
     inputs: Mapping[str, Any],
     work: Callable[[], Mapping[str, Outcome]],
     earlier: Earlier | None,
@@ -211,11 +214,13 @@ def _materialise(
 
     if not recompute and all(holds(receipt) for receipt in found):
         context.log.info(f"unchanged since the last materialisation: {', '.join(keys)}")
+        for key in keys:
+            receipts.well(key, partition)
         return [_report(receipt, unchanged=True) for receipt in found if receipt is not None]
     # Looked for before the marks are set: it may be of this very partition.
     then = None if earlier is None or recompute else earlier.receipt(inputs, code[keys[0]])
     for key in keys:
-        receipts.begin(key, partition)
+        receipts.begin(key, partition, lock)
     served = None if earlier is None or then is None else earlier.serve(then)
     if served is not None:
         context.log.info(f"nothing that {keys[0]} is made from has changed: what an earlier day made serves again")
@@ -255,23 +260,42 @@ def _recompute(context: dg.AssetExecutionContext) -> bool:
     return context.run_tags.get(RECOMPUTE_TAG, "false") != "false"
 
 
+def _partition(context: dg.AssetExecutionContext) -> str:
+    return context.partition_key if context.has_partition_key else UNPARTITIONED
+
+
+def stage_failures(context: dg.AssetExecutionContext, warehouse: Warehouse, key: str) -> AbstractContextManager[None]:
+    """`plain_failures` for what an asset asks before it materialises; its failures are kept for `sid status`."""
+    return plain_failures(lambda sentence: warehouse.receipts.fail(key, _partition(context), sentence))
+
+
 @contextmanager
-def plain_failures() -> Iterator[None]:
+def plain_failures(keep: Callable[[str], None] = lambda sentence: None) -> Iterator[None]:
     """Turn faults that a person can mend, and those of the machine, into a Dagster failure that shows a sentence.
 
     The former are not retried: they come again until they are mended.
+
+    Args:
+        keep: is given what is to be told of the failure; that it cannot be kept (a full disk) hides no failure.
     """
     try:
         yield
-    except MENDABLE as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from error
-    except dg.Failure:
-        raise
     except Exception as error:
-        sentence = machine_fault(error)
-        if sentence is None:
+        mendable = isinstance(error, MENDABLE)
+        sentence = str(error) if mendable else machine_fault(error)
+        with suppress(OSError, StateError, KeyNotAllowed):
+            keep(sentence or _fault_in_words(error))
+        if sentence is None or isinstance(error, dg.Failure):
             raise
-        raise dg.Failure(description=sentence) from error
+        raise dg.Failure(description=sentence, allow_retries=not mendable) from error
+
+
+def _fault_in_words(error: Exception) -> str:
+    """A fault that has no sentence of its own, in one line."""
+    if isinstance(error, dg.Failure):
+        return str(error.description)
+    told = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {told}. The full log is in the UI (`make ui`)."
 
 
 def _report(receipt: Receipt, unchanged: bool) -> dg.MaterializeResult:

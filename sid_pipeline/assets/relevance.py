@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Optional
 import dagster as dg
 from pydantic import Field
 
-from sid_pipeline.assets.recording import Outcome, markdown_table, materialise, plain_failures
+from sid_pipeline.assets.recording import Outcome, markdown_table, materialise, stage_failures
 from sid_pipeline.embedders import RELEVANCE_MODEL as ESCI_MODEL
 from sid_pipeline.embedding.model import embedder_id
 from sid_pipeline.files import digest
@@ -67,7 +67,7 @@ def relevance_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     def relevance_labels(
         context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
     ) -> dg.MaterializeResult:
-        with plain_failures():
+        with stage_failures(context, warehouse, RELEVANCE_LABELS):
             inputs = _label_inputs(warehouse.settings)
         return materialise(
             context, warehouse.receipts, RELEVANCE_LABELS, inputs, lambda: _read_labels(warehouse.settings)
@@ -91,7 +91,7 @@ def relevance_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     ) -> dg.MaterializeResult:
         settings = warehouse.settings
         embedder = settings.embedders[settings.relevance.embedder]
-        with plain_failures():
+        with stage_failures(context, warehouse, ESCI_MODEL):
             labels = warehouse.receipts.need(RELEVANCE_LABELS)
             base = embedder_id(embedder, settings.root)
             inputs = _model_inputs(warehouse, labels, base, config.fine_tune)

@@ -9,7 +9,7 @@ from sid_pipeline.assets.recording import (
     Outcome,
     markdown_table,
     materialise_many,
-    plain_failures,
+    stage_failures,
     table_metadata,
 )
 from sid_pipeline.partitions import snapshots
@@ -43,7 +43,7 @@ def snapshot_assets(settings: Settings) -> list[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
     ) -> Iterator[dg.MaterializeResult]:
         snapshot = context.partition_key
-        with plain_failures():
+        with stage_failures(context, warehouse, PRODUCTS.name):
             inputs = _source_fingerprints(warehouse, snapshot)
         yield from materialise_many(
             context, warehouse.receipts, CATALOGUE, inputs, lambda: _read_catalogue(warehouse, snapshot)

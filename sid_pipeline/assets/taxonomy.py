@@ -19,7 +19,7 @@ from sid_pipeline.assets.recording import (
     Outcome,
     markdown_table,
     materialise,
-    plain_failures,
+    stage_failures,
     table_metadata,
 )
 from sid_pipeline.embedders import current_id
@@ -112,7 +112,7 @@ def taxonomy_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     def taxonomy(
         context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse], config: ReleaseConfig
     ) -> dg.MaterializeResult:
-        with plain_failures():
+        with stage_failures(context, warehouse, TAXONOMY):
             pins = _pins(warehouse, context.partition_key, config)
         if pins.unreadable:
             context.log.warning(f"the release keeps its tree: {pins.unreadable}")

@@ -8,7 +8,7 @@ import dagster as dg
 from pydantic import Field, create_model
 
 from sid_pipeline.assets.flavours import Flavour, check_joined, embedding_receipts
-from sid_pipeline.assets.recording import Outcome, markdown_table, materialise, plain_failures
+from sid_pipeline.assets.recording import Outcome, markdown_table, materialise, stage_failures
 from sid_pipeline.files import digest
 from sid_pipeline.receipts import MissingInput, Receipt
 from sid_pipeline.releases import Release, need_release
@@ -54,7 +54,7 @@ def training_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
         snapshot_deps=[PRODUCTS.name, *[f"{name}_embeddings" for name in flavour.embedders]],
     )
     def training_set(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
-        with plain_failures():
+        with stage_failures(context, warehouse, flavour.key(TRAINING_SET)):
             release = need_release(warehouse.tables, context.partition_key)
             inputs = _training_inputs(warehouse, flavour, release)
             tree = release_tree(warehouse, release, inputs["taxonomy"])
@@ -82,7 +82,7 @@ def training_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
         config: CodebookConfig,  # type: ignore[valid-type]
     ) -> dg.MaterializeResult:
         asked = {name: value for name, value in config.model_dump().items() if value is not None}  # type: ignore[attr-defined]
-        with plain_failures():
+        with stage_failures(context, warehouse, flavour.key(CODEBOOK)):
             release = need_release(warehouse.tables, context.partition_key)
             training = warehouse.receipts.need(flavour.key(TRAINING_SET), release.release)
             inputs = _codebook_inputs(warehouse, flavour, release, training, asked)

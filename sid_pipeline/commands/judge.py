@@ -19,7 +19,7 @@ def judge_command(settings: Callable[[], Settings]) -> click.Command:
     """
 
     @click.command()
-    @click.option("--release", help="Default: release.default of the settings.")
+    @click.option("--release", help="Default: the live release, else release.default of the settings.")
     @click.option("--flavour", multiple=True, help="May be given several times. Default: every flavour.")
     @click.option("--groups", default=30, show_default=True, help="SID groups asked about; as many random ones beside.")
     @click.option("--seed", default=0, show_default=True, help="Another one asks about other groups.")
@@ -27,10 +27,11 @@ def judge_command(settings: Callable[[], Settings]) -> click.Command:
         """Let the language model of `cleaning` judge sampled SID groups; answers are kept and paid for once."""
         from sid_pipeline.judging import NoJudge, judge_release
         from sid_pipeline.receipts import MissingInput
+        from sid_pipeline.releases import default_release
         from sid_pipeline.resources.warehouse import Warehouse
 
         warehouse = Warehouse(settings())
-        release = release or warehouse.settings.release.default
+        release = release or default_release(warehouse)
         try:
             for name in flavour or warehouse.settings.active_flavours:
                 click.echo(f"{name}, release {release}\n\n{judge_release(warehouse, name, release, groups, seed)}")

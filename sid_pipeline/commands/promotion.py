@@ -36,14 +36,15 @@ def promotion_commands(settings: Callable[[], Settings]) -> list[click.Command]:
         for name in flavours:
             if name not in known:
                 raise click.ClickException(f"no flavour {name!r}; there are {', '.join(known)}")
-        refused = []
+        refused: dict[str, list[str]] = {}
         for name in flavours or known:
             try:
                 click.echo(act(warehouse, name).sentence)
             except (MissingInput, PublicationError, PromotionRefused, ValueError) as error:
-                refused.append(str(error))
+                refused.setdefault(str(error).removeprefix(f"{name}: "), []).append(name)
         if refused:
-            raise click.ClickException("\n".join(refused))
+            told = [f"{', '.join(names)}: {sentence}" for sentence, names in refused.items()]
+            raise click.ClickException("\n".join(told))
 
     @click.command()
     @click.argument("release")
@@ -57,7 +58,12 @@ def promotion_commands(settings: Callable[[], Settings]) -> list[click.Command]:
     @click.command()
     @asked
     def rollback(flavours: tuple[str, ...], by: str, reason: str) -> None:
-        """Make live again what was live before, and hold it there."""
+        """Make live again what was live before, and hold it there.
+
+        Asked for again, it goes a step further back, never forth: over publications that are kept no more, to the
+        release that was live before. To go forth, end the hold (`sid release-hold`): the next refresh advances, or
+        `sid promote` another release.
+        """
         from sid_pipeline.promotion import rollback as go_back
 
         each(flavours, lambda w, f: go_back(w, f, by=by, reason=reason))

@@ -31,7 +31,10 @@ def release_commands(settings: Callable[[], Settings]) -> click.Group:
     @click.option("--acknowledged-by", required=True, help="Who says that no reader uses it any more.")
     @click.option("--on", "day", default=lambda: date.today().isoformat(), help="When they said it. Default: today.")
     def retire(name: str, acknowledged_by: str, day: str) -> None:
-        """Stop refreshing a release that its readers have left; its publications stay."""
+        """Stop refreshing a release that its readers have left, for good; its publications stay.
+
+        Its name is never used again.
+        """
         from sid_pipeline.releases import retire as retire_release
 
         _run(settings, lambda warehouse: retire_release(warehouse, name, acknowledged_by, day))

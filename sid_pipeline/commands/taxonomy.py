@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 LINES = 40
 # As `taxonomy.diff` and `taxonomy_source` name them; not imported, to keep `sid --help` quick.
 SAME, MINOR, MAJOR = "same", "minor", "major"
+BY_PRODUCTS = "products"
 
 
 def taxonomy_commands(settings: Callable[[], Settings]) -> click.Group:
@@ -93,7 +94,15 @@ def taxonomy_commands(settings: Callable[[], Settings]) -> click.Group:
         told = to_dict(changes, before, after, reach, limit)
         for name, source, tree in (("old", old, before), ("new", new, after)):
             told[name] = {"source": source, **told[name], "problems": _problems(tree)}
-        click.echo(json.dumps(told, indent=1, ensure_ascii=False) if as_json else in_words(told))
+        if as_json:
+            click.echo(json.dumps(told, indent=1, ensure_ascii=False))
+            return
+        click.echo(in_words(told))
+        if told["measured_by"] != BY_PRODUCTS:
+            click.echo(
+                "\nNo products were given, so nodes were counted, and another class may come out by products: give "
+                "--products, or ask `sid taxonomy plan`. What the pipeline does is decided by products."
+            )
 
     @taxonomy.command()
     @click.option("--source", help="Default: taxonomy.source of the settings.")

@@ -14,35 +14,41 @@ from collections.abc import Iterator
 AGAIN = "What is live stays; run the same day again afterwards, and what is done is not done twice."
 # What Java and SQLite say of a full disk; Python has a number for it.
 _FULL = re.compile(r"[^\n]*(?:No space left on device|Disk quota exceeded|database or disk is full)[^\n]*")
+# What SQLite says where it cannot even open its files: a full disk mostly, else one that fails.
+_BROKEN = re.compile(r"[^\n]*(?:disk I/O error|unable to open database file)[^\n]*")
+_MAKE_ROOM = "free some of it; `sid retention --dry-run` says what of ours may go"
 
 
-def machine_fault(error: BaseException) -> str | None:
+def machine_fault(error: BaseException, then: str = AGAIN) -> str | None:
     """A sentence for a fault of the machine, with the mend; None for any other fault.
 
     Args:
         error: as it was raised; what it was raised from and while handling is looked at too.
+        then: what to do after the mend, and what is served meanwhile.
     """
     chain = list(_chain(error))
     for fault in chain:
         if isinstance(fault, OSError) and fault.errno in {errno.ENOSPC, errno.EDQUOT}:
-            return _full_disk(str(fault))
+            return f"A disk is full ({fault}): {_MAKE_ROOM}. {then}"
         if found := _FULL.search(str(fault)):
-            return _full_disk(found.group().strip())
+            return f"A disk is full ({found.group().strip()}): {_MAKE_ROOM}. {then}"
+        if found := _BROKEN.search(str(fault)):
+            return f"A disk is full or fails ({found.group().strip()}): look at it, and {_MAKE_ROOM}. {then}"
     told = "\n".join(map(str, chain))
     if "java.lang.OutOfMemoryError" in told and "native thread" not in told:
         return (
             "Spark's JVM ran out of memory: raise spark.driver_memory (on a cluster, spark.executor.memory in "
-            f"[spark.conf]). {AGAIN}"
+            f"[spark.conf]). {then}"
         )
     if "Python worker exited unexpectedly" in told:
         return (
             "A Python worker of Spark died, mostly killed by the system for want of memory: give the machine more, or "
-            f"have fewer tasks at once (spark.master). {AGAIN}"
+            f"have fewer tasks at once (spark.master). {then}"
         )
     if any(map(_jvm_gone, chain)):
         return (
             "Spark's JVM died in the middle of the work, mostly killed by the system for want of memory: give the "
-            f"machine more, or lower spark.driver_memory so that it fits. {AGAIN}"
+            f"machine more, or lower spark.driver_memory so that it fits. {then}"
         )
     return None
 
@@ -58,10 +64,6 @@ def _jvm_gone(fault: BaseException) -> bool:
 def _raised_by_py4j(fault: BaseException) -> bool:
     frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(fault.__traceback__)]
     return bool(frames) and frames[-1].startswith("py4j.")
-
-
-def _full_disk(what: str) -> str:
-    return f"A disk is full ({what}): free some of it; `sid retention --dry-run` says what of ours may go. {AGAIN}"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

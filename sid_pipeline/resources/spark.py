@@ -12,6 +12,8 @@ import os
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,11 +88,27 @@ def spark_session(settings: SparkSettings) -> SparkSession:
     builder = SparkSession.builder.appName("sid_pipeline").master(settings.master)
     for key, value in conf.items():
         builder = builder.config(key, value)
-    session = builder.getOrCreate()
+    with _java_is_silent():
+        session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     if not settings.master.startswith("local"):
         session.sparkContext.addPyFile(str(project_zip()))
     return session
+
+
+@contextmanager
+def _java_is_silent() -> Iterator[None]:
+    """A JVM that is started here has no standard output: what Delta prints there ("Deleted 0 files") is no result of
+    a command. Its log goes to standard error all the same."""
+    sys.stdout.flush()
+    own, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(own, 1)
+        os.close(own)
+        os.close(nowhere)
 
 
 def project_zip() -> Path:

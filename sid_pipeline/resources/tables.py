@@ -267,20 +267,28 @@ class Tables:
         found = DeltaTable(self._rust_location(spec)).partitions()
         return sorted({tuple(part[column] for column in spec.partition_by) for part in found})
 
-    def compact(self, spec: TableSpec, history_hours: float = 168) -> None:
-        """Join small files, and remove files that no version of the last `history_hours` needs.
+    def vacuum(self, spec: TableSpec, history_hours: float = 168) -> None:
+        """Remove files that no version of the last `history_hours` needs; works on a full disk.
 
         Whoever reads an older version than that, or began to read one longer ago, finds its files gone.
         """
-        location = self._sql_name(spec)
-        check = "spark.databricks.delta.retentionDurationCheck.enabled"  # refuses less than a week
+        conf = {
+            "spark.databricks.delta.retentionDurationCheck.enabled": str(history_hours >= 168).lower(),  # under a week
+            "spark.databricks.delta.vacuum.logging.enabled": "false",  # two commits, for which there may be no room
+        }
         with self._lock(spec):
-            _retried(lambda: self.spark.sql(f"OPTIMIZE {location}"))
-            self.spark.conf.set(check, str(history_hours >= 168).lower())
+            for name, value in conf.items():
+                self.spark.conf.set(name, value)
             try:
-                self.spark.sql(f"VACUUM {location} RETAIN {history_hours:g} HOURS")
+                self.spark.sql(f"VACUUM {self._sql_name(spec)} RETAIN {history_hours:g} HOURS")
             finally:
-                self.spark.conf.unset(check)
+                for name in conf:
+                    self.spark.conf.unset(name)
+
+    def compact(self, spec: TableSpec) -> None:
+        """Join small files; what they were joined from goes with a later `vacuum`. Needs room."""
+        with self._lock(spec):
+            _retried(lambda: self.spark.sql(f"OPTIMIZE {self._sql_name(spec)}"))
 
     def create(self, spec: TableSpec) -> None:
         """Create a table with its comments and constraints; an existing one is left alone."""

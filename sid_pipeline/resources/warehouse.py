@@ -125,23 +125,27 @@ class Warehouse:
     def claim(self) -> None:
         """Say whose state this is, at the first use, and refuse another catalogue's settings from then on.
 
+        The state may move, and so may the project as a whole: where the catalogue lies is kept as it is seen from the
+        state and as an address of its own, and one of the two has to be what it was.
+
         Raises:
             InputError: the state folder holds another catalogue; its releases and SIDs are not to be mixed with it.
             StateError: another version of the project wrote it.
         """
         migrations.check(self.state)
         location = self.settings.location(self.settings.source.products)
-        if "://" not in location:
-            location = os.path.relpath(location, self.state)  # the whole project may move
+        own = {"products": location if "://" in location else os.path.relpath(location, self.state), "at": location}
         mark = self.state / "catalogue.json"
-        if not mark.is_file():
-            write_atomically(mark, to_json({"products": location}))
-        owner = json.loads(mark.read_text(encoding="utf-8"))["products"]
-        if owner != location:
+        owner = json.loads(mark.read_text(encoding="utf-8")) if mark.is_file() else own
+        # Until state version 2 knew `at`, only the first of the two was kept.
+        if owner["products"] != own["products"] and owner.get("at") != own["at"]:
             raise InputError(
-                f"{self.state} holds another catalogue ({owner}), and SIDs of two catalogues must not mix: set "
-                "state_dir to a folder of this catalogue's own"
+                f"{self.state} holds another catalogue ({owner.get('at', owner['products'])}, not {location}), and "
+                "SIDs of two catalogues must not mix: set state_dir to a folder of this catalogue's own. If it is the "
+                f"same catalogue at another place, remove {mark} and run again"
             )
+        if owner != own or not mark.is_file():
+            write_atomically(mark, to_json(own))
 
     @contextmanager
     def spool(self, name: str) -> Iterator[Path]:

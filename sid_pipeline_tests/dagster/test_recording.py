@@ -203,3 +203,39 @@ def test_cells_cannot_break_the_table_or_run():
     assert "a&#124;b c" in text
     assert "[x]" not in text
     assert markdown_table([{"t": "x" * 100}], width=10).splitlines()[2] == "| xxxxxxxxx… |"
+
+
+def test_a_failure_is_kept_for_the_status_until_the_asset_succeeds(stage):
+    stage.run()
+    stage.input, stage.error = "b", InputError("p.csv, row 3: no title.")
+    assert not stage.run().success
+    (trouble,) = stage.receipts.troubles()
+    assert (trouble.asset, trouble.partition, trouble.sentence) == ("f/s", "all", "p.csv, row 3: no title.")
+    stage.error = KeyError("what")
+    stage.run()
+    assert stage.receipts.troubles()[0].sentence.startswith("KeyError: 'what'. The full log is in the UI")
+    stage.error = None
+    assert stage.run().success and stage.receipts.troubles() == []
+
+
+def test_a_failure_before_the_work_goes_with_an_unchanged_success(stage):
+    stage.run()
+    stage.receipts.fail("f/s", "all", "The source is missing.")
+    assert stage.run().success and stage.calls == 1 and stage.receipts.troubles() == []
+
+
+def test_an_interrupt_leaves_work_that_did_not_come_to_its_end(stage, monkeypatch):
+    monkeypatch.setattr(Receipts, "put", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    stage.run()
+    (trouble,) = stage.receipts.troubles()
+    assert (trouble.asset, trouble.sentence) == ("f/s", None)
+
+
+def test_a_disk_that_takes_no_record_hides_no_failure(stage, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Receipts, "fail", full)
+    stage.error = InputError("p.csv, row 3: no title.")
+    failure = stage.run().failure_data_for_node("f__s")
+    assert failure.user_failure_data.description == "p.csv, row 3: no title."

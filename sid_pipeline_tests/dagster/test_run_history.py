@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from datetime import datetime, timedelta, timezone
 
 import dagster as dg
 from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
-from sid_pipeline.run_history import delete_run, named_by_open_work, old_runs
+from sid_pipeline.run_history import delete_run, lost_runs, named_by_open_work, old_runs
 
 DAYS = dg.DailyPartitionsDefinition("2026-01-05", end_offset=1)
 
@@ -75,3 +78,33 @@ def test_old_runs_go_with_their_files_but_for_the_last_makers_of_what_is_kept(tm
         assert not [path for path in tmp_path.rglob("*") if any(run_id in path.name for run_id in old)]
         ids = instance.get_latest_storage_id_by_partition(products.key, dg.DagsterEventType.ASSET_MATERIALIZATION)
         assert set(ids) == {"2026-01-05"}, "Dagster shows what is there, and what is gone as missing"
+
+
+KILLED = """
+import os, signal
+import dagster as dg
+
+@dg.op
+def dies():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+@dg.job
+def night():
+    dies()
+
+with dg.DagsterInstance.get() as instance:
+    night.execute_in_process(instance=instance)
+"""
+
+
+def test_a_run_whose_process_was_killed_is_found_until_it_runs_again(tmp_path):
+    @dg.job
+    def night() -> None: ...
+
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        assert lost_runs(instance) == []
+        subprocess.run([sys.executable, "-c", KILLED], env={**os.environ, "DAGSTER_HOME": str(tmp_path)}, check=False)
+        (lost,) = lost_runs(instance)
+        assert (lost.job, lost.partition) == ("night", "")
+        night.execute_in_process(instance=instance)
+        assert lost_runs(instance) == []

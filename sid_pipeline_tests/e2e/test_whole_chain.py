@@ -104,6 +104,9 @@ def test_the_summary_tells_what_a_newcomer_wants(warehouse, first_summary):
         "next: ",
     ):
         assert part in first_summary
+    by_file = [row["source_file"] for row in warehouse.tables.arrow(REJECTED_PRODUCTS, snapshot=DAY1).to_pylist()]
+    counts = [sum(file.endswith(f"{kind}.csv.gz") for file in by_file) for kind in ("products", "offers")]
+    assert f"rejected rows {DAY1}: {counts[0]} of products, {counts[1]} of offers" in first_summary
     for flavour in FLAVOURS:
         page = warehouse.reports(flavour, "r1") / "report.html"
         assert str(page.name) in first_summary and "<html" in page.read_text(encoding="utf-8")[:200]

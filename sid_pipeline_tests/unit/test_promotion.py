@@ -212,7 +212,7 @@ def test_who_and_why_are_asked_for(warehouse, put):
 
 
 def test_damage_and_absence_are_named_and_change_nothing(warehouse, put):
-    with pytest.raises(MissingInput, match="'esci/publication' was never materialised"):
+    with pytest.raises(MissingInput, match="there is no release 'r1'; there is none yet"):
         night(warehouse)
     folder = put()
     (warehouse.store.folder / folder / "constraints.safetensors").write_bytes(b"")
@@ -266,3 +266,16 @@ def test_the_same_in_the_ui(warehouse, put):
     assert run("promote", "promote_release", release="r2").success and live(warehouse) == second
     assert run("rollback", "rollback_flavours").success and live(warehouse) != second
     assert kinds(warehouse) == ["first", "hold", "release hold", "switch", "rollback"]
+
+
+def test_a_release_that_is_not_there_is_told_once_with_those_that_are(warehouse, put):
+    row = {
+        "state": "served", "taxonomy_source": "x", "taxonomy_revision": "x", "embedder_ids": "{}",
+        "training_snapshot": "2026-01-05", "created_at": datetime.now(timezone.utc),
+    }  # fmt: skip
+    rows = [{**dict.fromkeys(RELEASES.column_names), **row, "release": release} for release in ("r1", "r2")]
+    warehouse.tables.append_rows(RELEASES, rows)
+    done = CliRunner().invoke(cli.main, ["promote", "nope", "--by", "Ada", "--reason", "because"])
+    assert done.exit_code == 1
+    assert done.output.startswith("Error: esci, esci_gemma: there is no release 'nope'; there are r1, r2.")
+    assert done.output.count("nope") == 1

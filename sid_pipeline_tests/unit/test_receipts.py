@@ -34,6 +34,13 @@ def test_a_receipt_comes_back_as_it_was(receipts):
 def test_a_missing_input_says_what_to_materialise(receipts):
     with pytest.raises(MissingInput, match=r"'products'.*'2026-01-05'.*materialise it first"):
         receipts.need("products", "2026-01-05")
+    for asset, partition, command in (
+        ("esci_embeddings", "2026-01-05", "sid run --snapshot 2026-01-05"),
+        ("esci/codebook", "r1", "sid run --release r1"),
+        ("relevance_labels", "all", "sid run"),
+    ):
+        with pytest.raises(MissingInput, match=rf"materialise it first \({command}\)$"):
+            receipts.need(asset, partition)
 
 
 def test_partition_keys_with_dots_are_kept_apart(receipts):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import date, datetime, timedelta, timezone
 
 import pytest
@@ -14,7 +15,7 @@ from sid_pipeline.publication.publish import publish
 from sid_pipeline.reader import open_live, open_release
 from sid_pipeline.receipts import MissingInput, Receipt
 from sid_pipeline.resources.warehouse import Warehouse
-from sid_pipeline.retention import DAY, PUBLICATION, RELEASE, kept, plan, take_away
+from sid_pipeline.retention import DAY, PUBLICATION, RELEASE, kept, make_room, plan, take_away
 from sid_pipeline.schemas import RELEASES
 from sid_pipeline.settings import load_settings
 from sid_pipeline_tests.publications import DAY1, DAY2, source
@@ -30,7 +31,8 @@ def warehouse(tmp_path, monkeypatch):
         '[flavours.esci_gemma]\nenabled = false\n[embedders.esci]\nvectors = "v"\ndimension = 2\nrevision = "1"\n'
     )
     monkeypatch.setattr(Warehouse, "spark", property(lambda self: pytest.fail("Spark was asked for")))
-    monkeypatch.setattr("sid_pipeline.resources.tables.Tables.compact", lambda *_, **__: None)
+    for work in ("compact", "vacuum"):
+        monkeypatch.setattr(f"sid_pipeline.resources.tables.Tables.{work}", lambda *_, **__: None)
     return Warehouse(load_settings(tmp_path / "sid.toml", env={}))
 
 
@@ -215,3 +217,43 @@ def test_a_days_receipt_forgets_an_embedder_that_nothing_pins(warehouse, night, 
     made = warehouse.receipts.need("esci_embeddings", day(1))
     assert made.facts["embedder_ids"] == {"e1": "v1"} and made.inputs["embedder_ids"] == ["e1"]
     assert deleted == [{"embedder_id": "old", "snapshot": day(1)}]
+
+
+def test_files_go_before_tables_are_compacted_and_one_that_has_no_room_holds_up_no_other(warehouse, night, monkeypatch):
+    pin(warehouse, "r1", trained_on=1)
+    for number in range(1, 6):
+        night(number)
+    done = []
+
+    def compact(_, spec):
+        done.append(("compact", spec.name))
+        if spec.name == "promotions":
+            raise RuntimeError("java.io.IOException: No space left on device")
+
+    monkeypatch.setattr("sid_pipeline.resources.tables.Tables.compact", compact)
+    monkeypatch.setattr(
+        "sid_pipeline.resources.tables.Tables.vacuum", lambda _, spec, **__: done.append(("vacuum", spec.name))
+    )
+    monkeypatch.setattr(
+        "sid_pipeline.publication.store.LocalStore.remove", lambda _, folder: done.append(("remove", folder))
+    )
+    (sentence,) = take_away(warehouse, plan(warehouse, today=TODAY))
+    assert sentence.startswith("promotions is not compacted. A disk is full")
+    order = [what for what, _ in done]
+    assert order == sorted(order, key=["remove", "vacuum", "compact"].index) and order.count("compact") == 2
+    assert order.count("vacuum") == 2 and "remove" in order
+
+
+def test_a_wholly_full_disk_is_relieved_of_what_no_unfinished_work_can_need(warehouse, night):
+    pin(warehouse, "r1", trained_on=1)
+    pin(warehouse, "r0", trained_on=1, state="retired", acknowledged_on="2020-01-01")
+    made = [night(number) for number in range(1, 6)]
+    left = warehouse.state / "spool" / "catalogue-999999999"
+    left.mkdir(parents=True)
+    os.utime(left, (0, 0))
+    would = make_room(warehouse, dry_run=True)
+    assert left.is_dir() and warehouse.store.exists(f"{made[0]}/manifest.json")
+    assert make_room(warehouse) == would
+    assert {removal.name for removal in would} == {*made[:3], "spool/catalogue-999999999"}
+    assert not left.exists() and not warehouse.store.exists(f"{made[0]}/manifest.json")
+    assert live(warehouse) == made[-1] and warehouse.receipts.get("products", day(1)) is not None

@@ -72,6 +72,7 @@ def test_two_product_tables_are_evidence(tmp_path: Path) -> None:
 
 def test_words_for_people() -> None:
     done = CliRunner().invoke(cli.main, ["taxonomy", "diff", SAMPLE, SAMPLE_V2])
+    assert "No products were given, so nodes were counted" in done.output and "sid taxonomy plan" in done.output
     assert done.exit_code == 0
     assert "major: 4 of 351 nodes changed their path (1.14%" in done.output
     assert "'Drinks > Coffee > Ground coffee' (c0201) was split into" in done.output

@@ -1,0 +1,69 @@
+"""What went wrong last and was not mended since, for `sid status`: failed stages, and work whose process is gone.
+
+What belongs here: which of it still counts, and saying so with the mend. What does not: keeping it (`receipts.py`,
+`assets/recording.py`). Receipts are asked, so that it is told without Dagster's history too; that history adds runs
+whose process died between two stages (`run_history.lost_runs`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from sid_pipeline.receipts import UNPARTITIONED, Receipts, Trouble, command_for, is_of_a_day
+from sid_pipeline.releases import RETIRED, all_releases
+from sid_pipeline.resources.warehouse import Warehouse
+
+if TYPE_CHECKING:
+    from sid_pipeline.run_history import LostRun
+
+
+def standing(warehouse: Warehouse) -> list[Trouble]:
+    """What counts still: a stage of a day until a later day succeeds, a stage of a release until that is retired."""
+    retired = {release.release for release in all_releases(warehouse.tables) if release.state == RETIRED}
+    found = []
+    for trouble in warehouse.receipts.troubles():
+        if is_of_a_day(trouble.asset):
+            over = _a_later_day_went_well(warehouse.receipts, trouble)
+        else:
+            over = trouble.partition in retired
+        if not over:
+            found.append(trouble)
+    return found
+
+
+def _a_later_day_went_well(receipts: Receipts, trouble: Trouble) -> bool:
+    later = [day for day in receipts.partitions(trouble.asset) if day > trouble.partition]
+    return any((receipts.last_success(trouble.asset, day) or trouble.at) > trouble.at for day in later)
+
+
+def told(troubles: Iterable[Trouble], lost: Iterable[LostRun] = ()) -> list[str]:
+    """Lines for `sid status`; the same sentence of several stages is told once."""
+    lines: list[str] = []
+    groups: dict[tuple[str, str | None], list[Trouble]] = {}
+    for trouble in troubles:
+        groups.setdefault((trouble.partition, trouble.sentence), []).append(trouble)
+    for (partition, sentence), group in groups.items():
+        stages = ", ".join(dict.fromkeys(trouble.asset for trouble in group))
+        of = "" if partition == UNPARTITIONED else f" {partition}"
+        when = f"{group[-1].at:%Y-%m-%d %H:%M} UTC"
+        again = f"Run it again: {mend(group[-1])}"
+        if sentence is None:
+            text = f"interrupted: {stages}{of}, begun {when}, did not come to its end: its process is gone. {again}"
+        else:
+            text = f"failed: {stages}{of}, {when}: {' '.join(sentence.split())} {again}"
+        lines.append(text)
+    known = {trouble.partition for group in groups.values() for trouble in group}
+    for run in lost:
+        if run.partition not in known:
+            of = f" {run.partition}" if run.partition else ""
+            lines.append(
+                f"interrupted: the run {run.job}{of}, begun {run.started:%Y-%m-%d %H:%M} UTC, did not come to its end: "
+                "its process is gone. Run it again: what is done is not done twice"
+            )
+    return lines
+
+
+def mend(trouble: Trouble) -> str:
+    """The command that does the work again."""
+    return command_for(trouble.asset, trouble.partition)
