@@ -10,7 +10,7 @@ from sid_pipeline.drift import drifted
 from sid_pipeline.evaluation.drift import advice
 from sid_pipeline.promotion import standing_hold, tell_hold
 from sid_pipeline.publication.live import read_pointer
-from sid_pipeline.receipts import complete_snapshots
+from sid_pipeline.receipts import Receipt, complete_snapshots
 from sid_pipeline.releases import SERVED, all_releases, served_releases
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.summary import table
@@ -90,6 +90,24 @@ def _drift(warehouse: Warehouse) -> list[str]:
     return lines or ["drift: none"]
 
 
+def _not_advanced(warehouse: Warehouse, flavour: str, release: str) -> Receipt | None:
+    """The receipt of a night that checks kept from going live, unless a person let it since."""
+    receipt = warehouse.receipts.get(f"{flavour}/live", release)
+    if receipt is None or all(check["passed"] for check in receipt.checks):
+        return None
+    live = read_pointer(warehouse.published, flavour)
+    return None if live is not None and live["publication"] == receipt.inputs["publication"] else receipt
+
+
+def _stopped_at(warehouse: Warehouse, flavour: str, release: str, day: str) -> bool:
+    """Whether it was this day that did not go live, so that running it again as it is changes nothing."""
+    receipt = _not_advanced(warehouse, flavour, release)
+    published = warehouse.receipts.get(f"{flavour}/publication", release)
+    if receipt is None or published is None or published.facts["as_of_snapshot"] != day:
+        return False
+    return receipt.inputs["publication"] == published.facts["folder"]
+
+
 def show_status(warehouse: Warehouse, running: Sequence[str] = ()) -> str:
     """Served and live releases, the age of what they stand on, what blocks, and the next action.
 
@@ -115,7 +133,8 @@ def show_status(warehouse: Warehouse, running: Sequence[str] = ()) -> str:
                 + (f", {len(behind)} snapshot(s) behind" if behind else ", up to date")
             )
             if newest and newest > as_of:
-                actions.append(f"sid run --release {pointer['release']}")
+                done = _stopped_at(warehouse, flavour, pointer["release"], newest)
+                actions.append("see blocked" if done else f"sid run --release {pointer['release']}")
         held = standing_hold(warehouse, flavour)
         if held is not None:
             blocked.append(f"{flavour}: {tell_hold(held)}; nothing goes live until sid release-hold")
@@ -131,7 +150,7 @@ def show_status(warehouse: Warehouse, running: Sequence[str] = ()) -> str:
             for check in receipt.checks if receipt else []:
                 if not check["passed"]:
                     blocked.append(f"{flavour} {release.release}: {check['name']}: {check['sentence']}")
-            going_live = warehouse.receipts.get(f"{flavour}/live", release.release)
+            going_live = _not_advanced(warehouse, flavour, release.release)
             for check in going_live.checks if going_live else []:
                 if not check["passed"]:
                     blocked.append(f"{flavour} {release.release} did not go live: {check['name']}: {check['sentence']}")
