@@ -13,7 +13,7 @@ from typing import Any
 from sid_pipeline.evaluation.drift import Finding, Night, judge
 from sid_pipeline.receipts import Receipt
 from sid_pipeline.resources.warehouse import Warehouse
-from sid_pipeline.schemas import CLEANED_ATTRIBUTES, NIGHTLY_FIGURES, PRODUCTS
+from sid_pipeline.schemas import CLEANED_ATTRIBUTES, NIGHTLY_FIGURES, OFFERS, PRODUCTS
 
 # The cost of fewer texts than this is chance.
 LEAST_CLEANED = 20
@@ -41,9 +41,10 @@ def figures_of(warehouse: Warehouse, flavour: str, release: str, headline: Mappi
     }
     if headline.get("collision_rate") is not None:
         figures["collision_rate"] = headline["collision_rate"]
-    rows = warehouse.receipts.get(PRODUCTS.name, day)
-    if rows is not None and "rejected share" in rows.metadata:
-        figures["rejected"] = rows.metadata["rejected share"]
+    for figure, table in (("rejected", PRODUCTS), ("rejected_offers", OFFERS)):
+        rows = warehouse.receipts.get(table.name, day)
+        if rows is not None and "rejected share" in rows.metadata:
+            figures[figure] = rows.metadata["rejected share"]
     embedders = [warehouse.settings.embedders[name] for name in warehouse.settings.flavours[flavour].embedders]
     if any(embedder.text == "cleaned" for embedder in embedders):
         figures |= _of_cleaning(warehouse.receipts.get(CLEANED_ATTRIBUTES.name, day))

@@ -27,6 +27,7 @@ class PromoteConfig(Asked):
     """`Asked`, and the release to make live."""
 
     release: str = Field(description="The release to make live.")
+    accept_drop: bool = Field(default=False, description="Also if it has far fewer products than what is live.")
 
 
 class RetentionConfig(dg.Config):
@@ -67,8 +68,8 @@ def build_operations() -> list[dg.JobDefinition]:
     @dg.op(name="promote_release", description="Make the newest publication of a release live, if its checks pass.")
     def promote(context: dg.OpExecutionContext, warehouse: dg.ResourceParam[Warehouse], config: PromoteConfig) -> None:
         def act(flavour: str) -> promotion.Promotion:
-            release, by, reason = config.release, config.by, config.reason
-            return promotion.go_live(warehouse, flavour, release, by=by, reason=reason, switch=True)
+            asked: Any = {"by": config.by, "reason": config.reason, "accept_drop": config.accept_drop}
+            return promotion.go_live(warehouse, flavour, config.release, switch=True, **asked)
 
         _each(context, warehouse, config, act)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from sid_pipeline.evaluation.checks import Check, not_worse_than
+from sid_pipeline.evaluation.checks import Check, not_worse_than, products_are_there
 from sid_pipeline.publication.folder import DATA_CARD, read_manifest, release_folder, verify
 from sid_pipeline.publication.live import (
     ADVANCE,
@@ -35,6 +35,7 @@ from sid_pipeline.schemas import PROMOTIONS
 ROLLBACK, HOLD, RELEASE_HOLD = "rollback", "hold", "release hold"
 MOVES = (FIRST, ADVANCE, SWITCH, ROLLBACK)
 PIPELINE = "pipeline"
+PRODUCTS_ARE_THERE = "products_are_there"
 
 
 class PromotionRefused(RuntimeError):
@@ -50,11 +51,21 @@ class Promotion:
     checks: Mapping[str, Check]
 
 
-def go_live(warehouse: Warehouse, flavour: str, release: str, *, by: str, reason: str, switch: bool) -> Promotion:
+def go_live(
+    warehouse: Warehouse,
+    flavour: str,
+    release: str,
+    *,
+    by: str,
+    reason: str,
+    switch: bool,
+    accept_drop: bool = False,
+) -> Promotion:
     """Make the newest publication of a release live, if the checks pass and nobody holds the flavour.
 
     Args:
         switch: a person asks: another release than the live one may become live, and a refusal raises.
+        accept_drop: the person also accepts that products are missing; the log says how many. No other check gives way.
 
     Raises:
         MissingInput: the release has no publication.
@@ -63,10 +74,12 @@ def go_live(warehouse: Warehouse, flavour: str, release: str, *, by: str, reason
     """
     _check_asked(by, reason)
     with pointer_lock(warehouse, flavour):
-        return _go_live(warehouse, flavour, release, by, reason, switch)
+        return _go_live(warehouse, flavour, release, by, reason, switch, accept_drop)
 
 
-def _go_live(warehouse: Warehouse, flavour: str, release: str, by: str, reason: str, switch: bool) -> Promotion:
+def _go_live(
+    warehouse: Warehouse, flavour: str, release: str, by: str, reason: str, switch: bool, accept_drop: bool
+) -> Promotion:
     store = warehouse.store
     ledger = find_release(warehouse.tables, release)
     if ledger is None and warehouse.receipts.get(f"{flavour}/publication", release) is None:
@@ -93,7 +106,9 @@ def _go_live(warehouse: Warehouse, flavour: str, release: str, by: str, reason: 
             f"`sid promote {release} --flavour {flavour} --by NAME --reason WHY`"
         )
         return Promotion(live, sentence, {})
-    failed = [f"{name}: {check.sentence}" for name, check in checks.items() if not check.passed]
+    refused = {name: check for name, check in checks.items() if not check.passed}
+    accepted = refused.pop(PRODUCTS_ARE_THERE, None) if accept_drop else None
+    failed = [f"{name}: {check.sentence}" for name, check in refused.items()]
     held = standing_hold(warehouse, flavour)
     stays = f"{live['release']} as of {live['as_of_snapshot']} stays live" if live else "nothing goes live"
     refusal = None
@@ -107,10 +122,16 @@ def _go_live(warehouse: Warehouse, flavour: str, release: str, by: str, reason: 
             raise PromotionRefused(refusal)
         return Promotion(live, refusal, checks)
     kind = SWITCH if kind == OTHER_RELEASE else kind
+    drop = ""
+    if accepted is not None:
+        compared = accepted.figures["compared"]["active_products"]
+        drop = f"; accepted: {compared['new']:,} active products against {compared['live']:,}"
+        reason += drop
     _log(warehouse, flavour, kind, release, folder, live, by, reason)
     pointer = write_pointer(store, folder, manifest)
     verbs = {FIRST: "is the first to go live", ADVANCE: "advanced", SWITCH: "was switched to"}
-    return Promotion(pointer, f"{flavour}: {release} {verbs[kind]}, as of {manifest['as_of_snapshot']}", checks)
+    sentence = f"{flavour}: {release} {verbs[kind]}, as of {manifest['as_of_snapshot']}{drop}"
+    return Promotion(pointer, sentence, checks)
 
 
 def rollback(warehouse: Warehouse, flavour: str, *, by: str, reason: str) -> Promotion:
@@ -191,11 +212,27 @@ def gates(
     there = read_manifest(store, live["publication"])
     if there["release"] == manifest["release"]:
         checks["one_vocabulary"] = _one_vocabulary(there["pins"], manifest["pins"])
-    tolerances = warehouse.settings.publication.tolerances
-    checks["not_worse_than_live"] = not_worse_than(
-        _card(store, live["publication"])["quality"], card["quality"], tolerances
-    )
+    set_to, before = warehouse.settings.publication, _card(store, live["publication"])
+    there_are = products_are_there(_active(before), _active(card), set_to.max_product_drop)
+    if not there_are.passed:
+        there_are = there_are._replace(sentence=f"{there_are.sentence} {_mend_drop(manifest)}")
+    checks[PRODUCTS_ARE_THERE] = there_are
+    checks["not_worse_than_live"] = not_worse_than(before["quality"], card["quality"], set_to.tolerances)
     return checks
+
+
+def _active(card: Mapping[str, Any]) -> int:
+    """The active products of a publication, those without a SID included."""
+    return card["counts"]["products"] + card["counts"]["without_a_sid"]
+
+
+def _mend_drop(manifest: Mapping[str, Any]) -> str:
+    flavour, release, day = manifest["flavour"], manifest["release"], manifest["as_of_snapshot"]
+    return (
+        f"What is live stays. Deliver {day} whole and run it again: `sid run --snapshot {day} --release {release}`. If "
+        f"the drop is meant, accept it: `sid promote {release} --flavour {flavour} --accept-drop --by NAME --reason "
+        "WHY`. [publication] max_product_drop sets what is allowed."
+    )
 
 
 def _one_vocabulary(live: Mapping[str, Any], new: Mapping[str, Any]) -> Check:

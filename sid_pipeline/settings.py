@@ -418,6 +418,13 @@ class PublicationSettings(Model):
         min_length=1,
         description="folder or fsspec address (s3://bucket/sid) of publications and live pointers; default: state_dir",
     )
+    max_product_drop: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="of the active products, as a share of the live one's: a delivery that lacks more does not go live "
+        "by itself; `sid promote --accept-drop` lets it. As many as source.max_rejected_share lets a night lose",
+    )
     max_usage_drop: float = Field(0.05, ge=0, le=1, description="of the share of codes in use, at any level")
     max_collision_rise: float = Field(0.02, ge=0, le=1, description="of the share of products that share their SID")
     max_near_duplicate_drop: float = Field(
@@ -492,7 +499,7 @@ class DriftSettings(Model):
     """When a night's figures count as drifted, see evaluation.drift."""
 
     window: int = Field(28, ge=3, description="earlier nights that a night is held against")
-    least_nights: int = Field(7, ge=3, description="with fewer nothing is judged")
+    least_nights: int = Field(7, ge=3, description="with fewer only products and rejected rows are judged")
     deviations: float = Field(6.0, gt=0, description="robust standard deviations that are let pass")
 
 
@@ -509,7 +516,10 @@ class OrchestrationSettings(Model):
 
 
 class AlertSettings(Model):
-    """Who is told of failures, late input, stale SIDs and drift. Secrets come from the environment alone."""
+    """Who is told of failures, nights that do not go live, late input, stale SIDs and drift.
+
+    Secrets come from the environment alone.
+    """
 
     webhook: SecretStr | None = Field(None, description="gets a JSON POST; SID_ALERTS__WEBHOOK")
     email_to: list[str] = Field(default_factory=list)

@@ -12,7 +12,7 @@ from sid_pipeline.evaluation.drift import advice
 from sid_pipeline.promotion import standing_hold, tell_hold
 from sid_pipeline.publication.folder import PublicationError, look_over
 from sid_pipeline.publication.live import read_pointer
-from sid_pipeline.receipts import complete_snapshots
+from sid_pipeline.receipts import Receipt, complete_snapshots
 from sid_pipeline.releases import SERVED, all_releases, served_releases
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.summary import table
@@ -113,6 +113,24 @@ def _live(warehouse: Warehouse, flavour: str) -> tuple[dict[str, Any] | None, st
     return pointer, ""
 
 
+def _not_advanced(warehouse: Warehouse, flavour: str, release: str) -> Receipt | None:
+    """The receipt of a night that checks kept from going live, unless a person let it since."""
+    receipt = warehouse.receipts.get(f"{flavour}/live", release)
+    if receipt is None or all(check["passed"] for check in receipt.checks):
+        return None
+    pointer, _ = _live(warehouse, flavour)
+    return None if pointer is not None and pointer["publication"] == receipt.inputs["publication"] else receipt
+
+
+def _stopped_at(warehouse: Warehouse, flavour: str, release: str, day: str) -> bool:
+    """Whether it was this day that did not go live, so that running it again as it is changes nothing."""
+    receipt = _not_advanced(warehouse, flavour, release)
+    published = warehouse.receipts.get(f"{flavour}/publication", release)
+    if receipt is None or published is None or published.facts["as_of_snapshot"] != day:
+        return False
+    return receipt.inputs["publication"] == published.facts["folder"]
+
+
 def show_status(warehouse: Warehouse, running: Sequence[str] = (), lost: Sequence[LostRun] = ()) -> str:
     """Served and live releases, the age of what they stand on, what failed, what blocks, and the next actions.
 
@@ -146,7 +164,8 @@ def show_status(warehouse: Warehouse, running: Sequence[str] = (), lost: Sequenc
                 + (f", {len(behind)} snapshot(s) behind" if behind else ", up to date")
             )
             if newest and newest > as_of and held is None:
-                runs.append(f"sid run --release {pointer['release']}")
+                done = _stopped_at(warehouse, flavour, pointer["release"], newest)
+                runs.append("see blocked" if done else f"sid run --release {pointer['release']}")
         elif not fault:
             lines.append(f"{flavour}: nothing is live; newest complete snapshot {newest or 'none'}")
         if held is not None:
@@ -164,7 +183,7 @@ def show_status(warehouse: Warehouse, running: Sequence[str] = (), lost: Sequenc
             for check in receipt.checks if receipt else []:
                 if not check["passed"]:
                     blocked.append(f"{flavour} {release.release}: {check['name']}: {check['sentence']}")
-            going_live = warehouse.receipts.get(f"{flavour}/live", release.release)
+            going_live = _not_advanced(warehouse, flavour, release.release)
             for check in going_live.checks if going_live else []:
                 if not check["passed"]:
                     blocked.append(f"{flavour} {release.release} did not go live: {check['name']}: {check['sentence']}")

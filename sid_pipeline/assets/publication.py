@@ -1,17 +1,18 @@
 """Making SIDs available: the immutable publication, and the pointer that names the live one."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 
+from sid_pipeline.alerts import Alert, AlertNotSent, send
 from sid_pipeline.assets.assignment import STAGE as SEMANTIC_IDS_STAGE
 from sid_pipeline.assets.evaluation import DIFF, REPORT
 from sid_pipeline.assets.flavours import Flavour
 from sid_pipeline.assets.recording import Check, Outcome, markdown_table, materialise, stage_failures
 from sid_pipeline.assets.training import CODEBOOK
-from sid_pipeline.promotion import PIPELINE, go_live, standing_hold
+from sid_pipeline.promotion import PIPELINE, PRODUCTS_ARE_THERE, go_live, standing_hold
 from sid_pipeline.publication.folder import PublicationError
 from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.publication.store import MANIFEST
@@ -20,11 +21,14 @@ from sid_pipeline.releases import need_release
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import ACTIVE, OFFERS, SEMANTIC_IDS
 from sid_pipeline.settings import Settings
+from sid_pipeline.watch import what_is_served
 
 PUBLICATION, LIVE = "publication", "live"
 GATES = {
     "sids_are_sound": "The blocking checks of the SIDs passed when they were published.",
     "one_vocabulary": "Within a release: the codebook, embedders and collision policy of what is live.",
+    PRODUCTS_ARE_THERE: "No more of the active products of what is live are missing than [publication] "
+    "max_product_drop lets pass, or a person accepted it.",
     "not_worse_than_live": "Codes in use, collisions and near-duplicates that share a prefix are not worse than "
     "those of what is live by more than the tolerances of the settings ([publication]).",
 }
@@ -102,8 +106,9 @@ def publication_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
                 "live before": pointer["publication"] if pointer else None,
                 "held since": held["at"].isoformat() if held else None,
                 "tolerances": warehouse.settings.publication.tolerances,
+                "product drop": warehouse.settings.publication.max_product_drop,
             },
-            lambda: _advance(warehouse, flavour, release),
+            lambda: _advance(warehouse, flavour, release, published.facts["as_of_snapshot"], context.log.warning),
         )
 
     return [publication, live]
@@ -190,8 +195,14 @@ def _publish(
     )
 
 
-def _advance(warehouse: Warehouse, flavour: Flavour, release: str) -> Outcome:
+def _advance(warehouse: Warehouse, flavour: Flavour, release: str, day: str, warn: Callable[[str], None]) -> Outcome:
     outcome = go_live(warehouse, flavour.name, release, by=PIPELINE, reason="checks passed", switch=False)
+    failed = [f"{name}: {check.sentence}" for name, check in outcome.checks.items() if not check.passed]
+    if failed and standing_hold(warehouse, flavour.name) is None:
+        try:
+            send(warehouse.settings.alerts, _not_advanced(warehouse, flavour.name, release, day, failed))
+        except AlertNotSent as error:
+            warn(str(error))
     live = outcome.live or {"release": "none", "as_of_snapshot": "none", "publication": "none"}
     not_asked = "not asked: nothing else was live, or nothing was to go live"
     return Outcome(
@@ -208,6 +219,16 @@ def _advance(warehouse: Warehouse, flavour: Flavour, release: str) -> Outcome:
             else Check(name, True, not_asked)
             for name in GATES
         ),
+    )
+
+
+def _not_advanced(warehouse: Warehouse, flavour: str, release: str, day: str, failed: list[str]) -> Alert:
+    return Alert(
+        "not_advanced",
+        f"{flavour} {release} as of {day} did not go live",
+        "\n".join(failed),
+        what_is_served(warehouse),
+        "What is said above; docs/runbook.md says more. The next night is held against what is live again.",
     )
 
 

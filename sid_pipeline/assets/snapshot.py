@@ -91,9 +91,15 @@ def _read_catalogue(warehouse: Warehouse, snapshot: str) -> dict[str, Outcome]:
             offers = read_offers(warehouse.spark, source, offers_location, spool / "offers", product_ids)
             offer_rows = tables.replace(OFFERS, offers.accepted, snapshot=snapshot)
             rejected_offers = tables.append(REJECTED_PRODUCTS, offers.rejected, snapshot=snapshot)
+            told_of_offers = {
+                "source rows": offers.source_rows,
+                "rejected rows": rejected_offers,
+                "rejected share": rejected_offers / offers.source_rows,
+            }
         else:
             empty = warehouse.spark.createDataFrame([], OFFERS.ddl(without=("snapshot",)))
             offer_rows, rejected_offers = tables.replace(OFFERS, empty, snapshot=snapshot), 0
+            told_of_offers = {}
 
     frame = tables.read(PRODUCTS, snapshot=snapshot)
     counts = frame.agg(
@@ -127,7 +133,7 @@ def _read_catalogue(warehouse: Warehouse, snapshot: str) -> dict[str, Outcome]:
             },
             facts={"rows": accepted},
         ),
-        OFFERS.name: Outcome(versions[OFFERS.name], metadata={"dagster/row_count": offer_rows}),
+        OFFERS.name: Outcome(versions[OFFERS.name], metadata={"dagster/row_count": offer_rows, **told_of_offers}),
         REJECTED_PRODUCTS.name: Outcome(
             versions[REJECTED_PRODUCTS.name],
             metadata={

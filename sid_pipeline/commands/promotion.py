@@ -48,12 +48,15 @@ def promotion_commands(settings: Callable[[], Settings]) -> list[click.Command]:
 
     @click.command()
     @click.argument("release")
+    @click.option("--accept-drop", is_flag=True, help="Also if it has far fewer products than what is live.")
     @asked
-    def promote(release: str, flavours: tuple[str, ...], by: str, reason: str) -> None:
-        """Make another release live: its codes mean other things to trained readers, so a person asks for it."""
+    def promote(release: str, flavours: tuple[str, ...], by: str, reason: str, accept_drop: bool) -> None:
+        """Make the newest publication of a release live. The codes of another release mean other things to trained
+        readers, so a person asks for it; the same person may accept a night that lost products."""
         from sid_pipeline.promotion import go_live
 
-        each(flavours, lambda w, f: go_live(w, f, release, by=by, reason=reason, switch=True))
+        asked_for: Any = {"by": by, "reason": reason, "switch": True, "accept_drop": accept_drop}
+        each(flavours, lambda w, f: go_live(w, f, release, **asked_for))
 
     @click.command()
     @asked

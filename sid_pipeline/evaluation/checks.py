@@ -40,6 +40,28 @@ GUARDED = {
 MIN_PAIRS = 50
 
 
+def products_are_there(live: int, new: int, allowed: float) -> Check:
+    """No more than a share of the live one's active products is missing from the new one.
+
+    Args:
+        live, new: active products of each.
+        allowed: share of the live one's that may be missing, 0 to 1.
+    """
+    figures = {"compared": {"active_products": {"live": live, "new": new, "tolerance": allowed}}}
+    sentence = f"{new:,} active products against {live:,} of what is live"
+    lost = live - new
+    # The margin keeps rounding from failing a drop that equals the share.
+    if lost <= allowed * live + 1e-9:
+        return Check(True, figures, f"{sentence}.")
+    return Check(False, figures, f"{sentence}: {lost:,} fewer, {_percent(lost / live, allowed)}.")
+
+
+def _percent(share: float, allowed: float) -> str:
+    """Both shares, with as many digits as it takes to tell them apart."""
+    digits = next((n for n in range(1, 6) if f"{share:.{n}%}" != f"{allowed:.{n}%}"), 6)
+    return f"which is {share:.{digits}%}, allowed {allowed:.{digits}%}"
+
+
 def not_worse_than(live: Mapping[str, float], new: Mapping[str, float], tolerances: Mapping[str, float]) -> Check:
     """The new table is not worse than the live one in any figure that has a tolerance, by more than that.
 

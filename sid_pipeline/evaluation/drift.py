@@ -9,6 +9,9 @@ A figure counts as drifted when it lies farther on its bad side than usual, in o
 What is usual is `deviations` times the scaled median absolute deviation, 1.4826 * MAD, of the earlier nights (Hampel
 1974; Leys et al. 2013: unlike mean and standard deviation, one bad night does not widen it), and never less than the
 figure's own floor: on quiet nights the MAD is next to nothing, and a change that nobody needs to know of is none.
+
+While there are too few nights to know what is usual, the figures that tell of a delivery which is not whole are held
+against the median of the few by a bound of their own, `early`; rejected rows on the very first night too.
 """
 
 from __future__ import annotations
@@ -30,6 +33,9 @@ class Monitor:
         bad: +1 where more is worse, -1 where less is.
         floor: the least change that counts, in the figure's own unit, or a share of what is usual if `relative`.
         rebuild: a new codebook is what helps; else the input or the cleaner is to be looked at.
+        early: the least change that counts while nights are few, in the floor's unit; None: it is not judged then.
+        first: what the very first night is held against; None: it is not judged.
+        both: a jump to the other side is told of too.
     """
 
     figure: str
@@ -38,6 +44,9 @@ class Monitor:
     floor: float
     relative: bool = False
     rebuild: bool = False
+    early: float | None = None
+    first: float | None = None
+    both: bool = False
 
 
 MONITORS = (
@@ -46,8 +55,9 @@ MONITORS = (
     *(Monitor(f"usage_l{level}", f"share of codes in use, L{level}", -1, 0.05, rebuild=True) for level in range(1, 5)),
     Monitor("collision_rate", "share of products that share their SID", +1, 0.03, rebuild=True),
     Monitor("without_a_sid", "share of products without a SID", +1, 0.005),
-    Monitor("rejected", "share of rows rejected", +1, 0.02),
-    Monitor("products", "products in the catalogue", -1, 0.1, relative=True),
+    Monitor("rejected", "share of rows rejected", +1, 0.02, early=0.05, first=0.0),
+    Monitor("rejected_offers", "share of offers rejected", +1, 0.02, early=0.05, first=0.0),
+    Monitor("products", "products in the catalogue", -1, 0.1, relative=True, early=0.1, both=True),
     Monitor("fallback", "share of texts that the cleaner fell back on", +1, 0.05),
     Monitor("cost_per_text", "US dollars a cleaned text", +1, 0.5, relative=True),
 )
@@ -76,17 +86,22 @@ class Finding:
     @property
     def sentence(self) -> str:
         """The finding with its figures."""
-        against = (
-            f"the last {self.nights} nights" if self.kind == "jump" else f"the release's first {self.nights} nights"
-        )
-        return (
-            f"{self.monitor.label} {self.value:.4g}, over {against} {self.usual:.4g}, let pass a change of "
-            f"{self.allowed:.2g}"
-        )
+        against = {
+            "jump": f"over the last {self.nights} nights",
+            "creep": f"over the release's first {self.nights} nights",
+            "early": f"over the {self.nights} nights before" if self.nights > 1 else "the night before",
+        }[self.kind]
+        usual = f"{against} {_shown(self.usual)}" if self.nights else "the first night that has it"
+        return f"{self.monitor.label} {_shown(self.value)}, {usual}, let pass a change of {_shown(self.allowed, 2)}"
+
+
+def _shown(value: float, digits: int = 4) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.{digits}g}"
 
 
 def judge(nights: Sequence[Night], window: int = 28, least: int = 7, deviations: float = 6.0) -> list[Finding]:
-    """What has drifted tonight; empty on a quiet night, and while there are too few nights to know what is usual.
+    """What has drifted tonight; empty on a quiet night. While there are too few nights to know what is usual, only
+    figures with an `early` bound are judged.
 
     Args:
         nights: of one flavour and release, oldest first, tonight last.
@@ -103,6 +118,8 @@ def judge(nights: Sequence[Night], window: int = 28, least: int = 7, deviations:
         found = None
         if len(earlier) >= least:
             found = _compare(monitor, "jump", tonight, earlier[-window:], deviations)
+        elif monitor.early is not None:
+            found = _compare_early(monitor, monitor.early, tonight, earlier)
         if found is None and len(earlier) + 1 >= 2 * least:
             newest = median([*earlier, tonight][-least:])
             found = _compare(monitor, "creep", newest, earlier[:least], deviations)
@@ -116,9 +133,21 @@ def _compare(monitor: Monitor, kind: str, value: float, usual: Sequence[float], 
     spread = MAD_TO_SIGMA * median(abs(x - middle) for x in usual)
     floor = monitor.floor * abs(middle) if monitor.relative else monitor.floor
     allowed = max(deviations * spread, floor)
-    if monitor.bad * (value - middle) <= allowed:
+    change = monitor.bad * (value - middle)
+    if (abs(change) if monitor.both and kind == "jump" else change) <= allowed:
         return None
     return Finding(monitor, kind, value, middle, allowed, len(usual))
+
+
+def _compare_early(monitor: Monitor, bound: float, value: float, few: Sequence[float]) -> Finding | None:
+    middle = median(few) if few else monitor.first
+    if middle is None:
+        return None
+    allowed = bound * abs(middle) if monitor.relative else bound
+    change = monitor.bad * (value - middle)
+    if (abs(change) if monitor.both else change) <= allowed:
+        return None
+    return Finding(monitor, "early", value, middle, allowed, len(few))
 
 
 def advice(findings: Sequence[Finding]) -> str:

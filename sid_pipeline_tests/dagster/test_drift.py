@@ -102,6 +102,23 @@ def test_a_drift_is_told_once_and_stays_in_the_status(warehouse, told):
     assert len(told) == 2 and "fell back" in told[1].happened, "another figure is told of"
 
 
+def test_a_second_night_of_a_cut_delivery_is_told(warehouse, told):
+    night(warehouse, 0, 0.2)
+    assert look(warehouse).passed
+    day = night(warehouse, 1, 0.2)
+    assert look(warehouse).passed
+    warehouse.receipts.put(Receipt("offers", day, {}, "v", metadata={"rejected share": 0.118}))
+    found = look(warehouse)
+    assert found.warning and "share of offers rejected 0.118, the first night that has it" in found.sentence, (
+        "of this figure"
+    )
+    (alert,) = told
+    assert "offers rejected" in alert.happened and "Look at the delivery" in alert.todo
+    assert "share of offers rejected 0.118" in show_status(warehouse)
+    warehouse.receipts.put(Receipt("offers", day, {}, "whole", metadata={"rejected share": 0.0}))
+    assert look(warehouse).passed and len(told) == 1 and "drift: none" in show_status(warehouse)
+
+
 def test_a_webhook_that_is_down_fails_no_night(warehouse, monkeypatch):
     def down(settings, alert):
         raise alerts.AlertNotSent("webhook: URLError")

@@ -10,7 +10,7 @@ import pytest
 
 from sid_pipeline.assets.flavours import Flavour
 from sid_pipeline.assets.publication import publication_assets
-from sid_pipeline.promotion import hold, release_hold
+from sid_pipeline.promotion import go_live, hold, release_hold
 from sid_pipeline.reader import WithdrawnProduct, open_live
 from sid_pipeline.receipts import Receipt
 from sid_pipeline.resources.warehouse import Warehouse
@@ -32,8 +32,8 @@ def codebook():
 class Pipeline:
     """A warehouse whose SIDs are set by the test, and the two assets."""
 
-    def __init__(self, folder, spark, codebook):
-        (folder / "sid.toml").write_text('[source]\nproducts = "p.csv"\n')
+    def __init__(self, folder, spark, codebook, drop=0.5):
+        (folder / "sid.toml").write_text(f'[source]\nproducts = "p.csv"\n[publication]\nmax_product_drop = {drop}\n')
         self.spark, self.codebook = spark, codebook
         self.warehouse = Warehouse(load_settings(folder / "sid.toml", env={}))
         self.instance = dg.DagsterInstance.ephemeral()
@@ -127,6 +127,51 @@ def test_two_nights_a_bad_one_and_a_held_one(pipeline):
     assert not check.passed and "usage_l1 0.100 against 0.900" in check.description
     assert check.metadata["usage_l1 new"].value == pytest.approx(0.1)
     assert "did not go live: not_worse_than_live" in show_status(pipeline.warehouse)
+
+
+def test_a_cut_delivery_waits_and_is_told_until_it_is_whole_or_accepted(tmp_path, spark, codebook, monkeypatch):
+    told = []
+    monkeypatch.setattr("sid_pipeline.assets.publication.send", lambda settings, alert: told.append(alert))
+    pipeline = Pipeline(tmp_path, spark, codebook, drop=0.05)
+    whole = {f"p{n}": f"1_2_3_{n % 16}" for n in range(40)}
+    cut = {p: sid if n < 35 else (sid, DAY2, codebook.id) for n, (p, sid) in enumerate(whole.items())}
+
+    def evaluated(result):
+        (check,) = [c for c in result.get_asset_check_evaluations() if c.check_name == "products_are_there"]
+        return check
+
+    pipeline.night(DAY1, whole)
+    assert evaluated(pipeline.run()[0]).passed and told == []
+    first = pipeline.live().folder
+    pipeline.night(DAY2, cut)
+    result, _ = pipeline.run()
+    check = evaluated(result)
+    assert result.success and not check.passed and pipeline.live().folder == first
+    assert check.metadata["active_products new"].value == 35
+    assert "35 active products against 40 of what is live: 5 fewer, which is 12.5%, allowed 5.0%" in check.description
+    status = show_status(pipeline.warehouse)
+    assert "did not go live: products_are_there: 35 active products against 40" in status
+    (alert,) = told
+    assert (alert.kind, alert.subject) == ("not_advanced", f"esci r1 as of {DAY2} did not go live")
+    assert "35 active products" in alert.happened and "--accept-drop" in alert.happened
+    assert f"release r1 as of {DAY1}" in alert.served
+    pipeline.run()
+    assert len(told) == 1, "unchanged, so not told again"
+
+    pipeline.night(DAY3, whole)
+    assert evaluated(pipeline.run()[0]).passed
+    assert pipeline.live().sids() == whole and pipeline.live().folder != first
+    assert "blocked: nothing" in show_status(pipeline.warehouse)
+
+    pipeline.night("2026-01-08", cut)
+    pipeline.run()
+    assert pipeline.live().sids() == whole
+    asked = {"by": "Ada", "reason": "a range ended", "switch": True, "accept_drop": True}
+    go_live(pipeline.warehouse, "esci", "r1", **asked)
+    assert len(pipeline.live()) == 35
+    assert "did not go live" not in show_status(pipeline.warehouse), "also before the next night"
+    pipeline.night("2026-01-09", cut)
+    assert evaluated(pipeline.run()[0]).passed and len(told) == 2
 
 
 def test_failed_checks_publish_nothing(pipeline):

@@ -351,6 +351,34 @@ def test_a_bad_night_publishes_nothing(settings, warehouse, first_summary, proje
     assert pointers == {flavour: read_pointer(settings.state, flavour) for flavour in FLAVOURS}
 
 
+def test_a_cut_delivery_waits_for_a_whole_one_that_brings_the_products_back(
+    settings, warehouse, first_summary, project
+):
+    """A file cut between two rows: valid, and 12 % of the products gone. Of the live r1 of esci_gemma."""
+    flavour, cut_day, next_day = "esci_gemma", "2026-01-10", "2026-01-11"
+    before, live = sids(warehouse, flavour), read_pointer(settings.state, flavour)
+    days = project / "data" / "catalogue"
+    for day in (cut_day, next_day):
+        shutil.copytree(days / DAY2, days / day)
+    file = days / cut_day / "products.csv.gz"
+    lines = gzip.decompress(file.read_bytes()).splitlines(keepends=True)
+    file.write_bytes(gzip.compress(b"".join(lines[: round(0.88 * len(lines))])))
+    run_everything(settings, snapshot=cut_day)
+    left = sids(warehouse, flavour)
+    assert 0.8 * len(before) < len(left) < 0.93 * len(before)
+    assert read_pointer(settings.state, flavour) == live
+    status = CliRunner().invoke(cli.main, ["status"]).output
+    told = f"{flavour} r1 did not go live: products_are_there: {len(left)} active products against {len(before)}"
+    assert told in status and f"sid run --snapshot {cut_day} --release r1" in status and "offers rejected" in status
+    run_everything(settings, snapshot=next_day)
+    after = sids(warehouse, flavour)
+    assert {p: row["published_sid"] for p, row in after.items()} == {p: r["published_sid"] for p, r in before.items()}
+    assert {after[p]["change"] for p in set(before) - set(left)} == {"returned"}
+    assert open_live(flavour, settings.state).sids() == {p: row["published_sid"] for p, row in before.items()}
+    assert read_pointer(settings.state, flavour)["as_of_snapshot"] == next_day
+    assert f"{flavour} r1 did not go live" not in CliRunner().invoke(cli.main, ["status"]).output
+
+
 def test_a_missing_night_is_one_sentence(settings, warehouse, first_summary, capsys):
     with pytest.raises(RunFailed, match="catalogue"):
         run_everything(settings, snapshot="2026-01-09")

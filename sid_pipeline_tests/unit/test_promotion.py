@@ -32,7 +32,8 @@ ADA = {"by": "Ada", "reason": "because"}
 @pytest.fixture
 def warehouse(tmp_path, monkeypatch):
     settings = tmp_path / "sid.toml"
-    settings.write_text('[source]\nproducts = "p.csv"\n')
+    # Of its four products DAY2 withdraws one.
+    settings.write_text('[source]\nproducts = "p.csv"\n[publication]\nmax_product_drop = 0.25\n')
     monkeypatch.setenv("SID_SETTINGS", str(settings))
     monkeypatch.setattr(Warehouse, "spark", property(lambda self: pytest.fail("Spark was asked for")))
     return Warehouse(load_settings())
@@ -72,7 +73,7 @@ def test_the_first_goes_live_and_newer_data_advances(warehouse, put):
     second = put(DAY2, snapshot="2026-01-06")
     done = night(warehouse)
     assert "advanced, as of 2026-01-06" in done.sentence and live(warehouse) == second
-    assert set(done.checks) == {"sids_are_sound", "one_vocabulary", "not_worse_than_live"}
+    assert set(done.checks) == {"sids_are_sound", "one_vocabulary", "products_are_there", "not_worse_than_live"}
     assert kinds(warehouse) == ["first", "advance"]
     assert promotions(warehouse, "esci")[1]["previous"] == first
 
@@ -105,6 +106,75 @@ def test_without_figures_nothing_advances(warehouse, put):
     night(warehouse)
     put(snapshot="2026-01-06", quality={})
     assert "nothing was compared" in night(warehouse).sentence and live(warehouse) == first
+
+
+CUT = {"p1": "1_2_0_0", "p4": (None, "no text"), "p2": ("withdrawn", "2026-01-06", "12_2_3_4"),
+       "p3": ("withdrawn", "2026-01-06", "1_2_3_4")}  # fmt: skip
+GONE = "2 active products against 4 of what is live: 2 fewer, which is 50.0%, allowed 25.0%."
+
+
+def test_a_night_that_lacks_products_waits_for_a_whole_one(warehouse, put):
+    first = put()
+    night(warehouse)
+    put(CUT, snapshot="2026-01-06")
+    done = night(warehouse)
+    assert live(warehouse) == first and not done.checks["products_are_there"].passed
+    for part in (
+        "r1 as of 2026-01-05 stays live", GONE, "Deliver 2026-01-06 whole and run it again: "
+        "`sid run --snapshot 2026-01-06 --release r1`",
+        "`sid promote r1 --flavour esci --accept-drop --by NAME --reason WHY`",
+    ):  # fmt: skip
+        assert part in done.sentence
+    put(CUT, snapshot="2026-01-07")
+    assert GONE in night(warehouse).sentence and live(warehouse) == first, "held against what is live, not the cut one"
+    whole = put(snapshot="2026-01-08")
+    night(warehouse)
+    assert live(warehouse) == whole and kinds(warehouse) == ["first", "advance"]
+
+
+def test_a_person_may_accept_missing_products_and_nothing_else(warehouse, put):
+    first = put()
+    night(warehouse)
+    put(CUT, snapshot="2026-01-06")
+    night(warehouse)
+    with pytest.raises(PromotionRefused, match="2 fewer"):
+        go_live(warehouse, "esci", "r1", **ADA, switch=True)
+    hold(warehouse, "esci", **ADA)
+    with pytest.raises(PromotionRefused, match="held by Ada"):
+        go_live(warehouse, "esci", "r1", **ADA, switch=True, accept_drop=True)
+    release_hold(warehouse, "esci", **ADA)
+    put(CUT, snapshot="2026-01-07", quality={**QUALITY, "usage_l1": 0.5})
+    with pytest.raises(PromotionRefused, match="failed not_worse_than_live") as refused:
+        go_live(warehouse, "esci", "r1", **ADA, switch=True, accept_drop=True)
+    assert "2 fewer" not in str(refused.value) and live(warehouse) == first
+    cut = put(CUT, snapshot="2026-01-08")
+    done = go_live(warehouse, "esci", "r1", **ADA, switch=True, accept_drop=True)
+    assert live(warehouse) == cut and "accepted: 2 active products against 4" in done.sentence
+    last = promotions(warehouse, "esci")[-1]
+    assert (last["kind"], last["by"]) == ("advance", "Ada")
+    assert last["reason"] == "because; accepted: 2 active products against 4"
+    again = put(CUT, snapshot="2026-01-09")
+    night(warehouse)
+    assert live(warehouse) == again, "what was accepted is what the next nights are held against"
+    whole = put(snapshot="2026-01-10")
+    night(warehouse)
+    assert live(warehouse) == whole
+
+
+def test_a_switch_is_held_against_the_products_of_the_release_that_is_live(warehouse, put):
+    put()
+    night(warehouse)
+    cut = put(CUT, release="r2", snapshot="2026-01-06")
+    with pytest.raises(PromotionRefused, match="2 fewer"):
+        go_live(warehouse, "esci", "r2", **ADA, switch=True)
+    accepted = go_live(warehouse, "esci", "r2", **ADA, switch=True, accept_drop=True)
+    assert "switched to" in accepted.sentence and live(warehouse) == cut
+
+
+def test_accepting_where_nothing_is_missing_changes_nothing(warehouse, put):
+    put(CUT)
+    assert "first to go live" in go_live(warehouse, "esci", "r1", **ADA, switch=True, accept_drop=True).sentence
+    assert promotions(warehouse, "esci")[-1]["reason"] == "because"
 
 
 def test_failed_sid_checks_do_not_go_live_even_first(warehouse, put):
@@ -235,6 +305,10 @@ def test_the_command_line(warehouse, put):
     assert sid("release-hold").exit_code == 0
     assert "switched to" in sid("promote", "r2").output and live(warehouse) == second
     assert "went back to r1" in sid("rollback").output
+    sid("release-hold")
+    put(CUT, release="r2", snapshot="2026-01-06")
+    assert "2 fewer" in sid("promote", "r2").output
+    assert "accepted: 2 active products against 4" in sid("promote", "r2", "--accept-drop").output
     for bad in ("../r1", "r1'; --", "a/b"):
         assert "may hold letters" in sid("promote", bad).output
     unknown = CliRunner().invoke(cli.main, ["hold", "--flavour", "x", "--by", "a", "--reason", "b"])
@@ -266,6 +340,10 @@ def test_the_same_in_the_ui(warehouse, put):
     assert run("promote", "promote_release", release="r2").success and live(warehouse) == second
     assert run("rollback", "rollback_flavours").success and live(warehouse) != second
     assert kinds(warehouse) == ["first", "hold", "release hold", "switch", "rollback"]
+    release_hold(warehouse, "esci", **ADA)
+    cut = put(CUT, snapshot="2026-01-06")
+    assert not run("promote", "promote_release", release="r1").success
+    assert run("promote", "promote_release", release="r1", accept_drop=True).success and live(warehouse) == cut
 
 
 def test_a_release_that_is_not_there_is_told_once_with_those_that_are(warehouse, put):

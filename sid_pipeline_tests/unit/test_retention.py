@@ -28,6 +28,7 @@ BY = {"by": "Ada", "reason": "because"}
 def warehouse(tmp_path, monkeypatch):
     (tmp_path / "sid.toml").write_text(
         '[source]\nproducts = "p.csv"\n[retention]\nsnapshots = 3\npublications = 2\nretired_days = 30\n'
+        "[publication]\nmax_product_drop = 0.5\n"
         '[flavours.esci_gemma]\nenabled = false\n[embedders.esci]\nvectors = "v"\ndimension = 2\nrevision = "1"\n'
     )
     monkeypatch.setattr(Warehouse, "spark", property(lambda self: pytest.fail("Spark was asked for")))

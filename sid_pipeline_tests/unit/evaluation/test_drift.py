@@ -37,6 +37,7 @@ def quiet_year(seed: int, nights: int = 365, products: int = 50_000) -> list[Nig
         "collision_rate": 0.1 + wander(0.003),
         "without_a_sid": share(0.0005),
         "rejected": share(0.0008) * np.where(rng.random(nights) < 0.01, 10, 1),
+        "rejected_offers": share(0.0008) * np.where(rng.random(nights) < 0.01, 10, 1),
         "products": products * (1 + week + wander(0.01)),
         "fallback": share(0.01),
         "cost_per_text": 2e-4 * rng.lognormal(0, 0.1, nights),
@@ -86,7 +87,9 @@ def test_quiet_years_are_silent(seed):
         ("collision_rate", lambda x, n: x + 0.08, True),
         ("without_a_sid", lambda x, n: x + 0.02, False),
         ("rejected", lambda x, n: x + 0.03, False),
+        ("rejected_offers", lambda x, n: x + 0.03, False),
         ("products", lambda x, n: x * 0.7, False),
+        ("products", lambda x, n: x * 1.3, False),
         ("fallback", lambda x, n: x + 0.3, False),
         ("cost_per_text", lambda x, n: x * 4, False),
     ],
@@ -96,7 +99,9 @@ def test_a_jump_is_told_the_very_night_with_its_figures(figure, change, rebuild)
         nights = changed(quiet_year(seed, 40), figure, change, since=39)
         (finding,) = judge(nights)
         assert (finding.monitor.figure, finding.kind, finding.monitor.rebuild) == (figure, "jump", rebuild)
-        assert f"{nights[-1].figures[figure]:.4g}" in finding.sentence and "last 28 nights" in finding.sentence
+        value = nights[-1].figures[figure]
+        assert (f"{value:,.0f}" if value > 100 else f"{value:.4g}") in finding.sentence
+        assert "last 28 nights" in finding.sentence
         assert ("build a release" in advice([finding])) is rebuild
         assert not judge(nights[:-1])
 
@@ -122,6 +127,45 @@ def test_better_is_no_drift_and_a_few_nights_say_nothing():
     assert judge(nights) == []
     young = changed(quiet_year(1, 7), "mean_distance", lambda x, n: x * 5, since=6)
     assert judge(young) == [] and judge([]) == []
+
+
+def few(*nights: dict[str, float]) -> list[Night]:
+    return [Night(f"2026-01-{day:02}", figures) for day, figures in enumerate(nights, 5)]
+
+
+@pytest.mark.parametrize(("products", "told"), [(4794, True), (4900, False), (5900, False), (6100, True)])
+def test_products_are_judged_from_the_second_night_on_both_ways(products, told):
+    assert judge(few({"products": 5437})) == []
+    findings = judge(few({"products": 5437}, {"products": products}))
+    assert bool(findings) is told
+    if told:
+        (finding,) = findings
+        assert finding.sentence == (
+            f"products in the catalogue {products:,}, the night before 5,437, let pass a change of 544"
+        )
+        assert advice(findings).startswith("Look at the delivery")
+
+
+def test_one_cut_night_does_not_accuse_the_whole_one_after_it():
+    nights = few({"products": 5437}, {"products": 4794}, {"products": 5437})
+    assert judge(nights) == []
+    (finding,) = judge([*nights, Night("2026-01-08", {"products": 4000})])
+    assert "over the 3 nights before 5,437" in finding.sentence
+
+
+@pytest.mark.parametrize("figure", ["rejected", "rejected_offers"])
+def test_rejected_rows_are_judged_from_the_first_night_on(figure):
+    assert judge(few({figure: 0.05})) == []
+    (finding,) = judge(few({figure: 0.12}))
+    assert finding.sentence.endswith("rejected 0.12, the first night that has it, let pass a change of 0.05")
+    assert judge(few({figure: 0.12}, {figure: 0.12})) == [], "told once, then it is what is usual"
+    (finding,) = judge(few({figure: 0.01}, {figure: 0.12}))
+    assert "the night before 0.01" in finding.sentence
+    assert judge(few({figure: 0.12}, {figure: 0.01})) == [], "fewer are none"
+
+
+def test_a_catalogue_that_grows_slowly_is_no_drift():
+    assert judge(changed(quiet_year(4, 60), "products", lambda x, n: x * (1 + 0.003 * n), since=0)) == []
 
 
 def test_one_bad_night_does_not_widen_what_is_usual():

@@ -117,7 +117,7 @@ def project(tmp_path):
 
 def new_project(folder: Path) -> Path:
     folder.mkdir(parents=True)
-    (folder / "sid.toml").write_text('[source]\nproducts = "p.csv"\n')
+    (folder / "sid.toml").write_text('[source]\nproducts = "p.csv"\n[publication]\nmax_product_drop = 0.5\n')
     return folder
 
 
