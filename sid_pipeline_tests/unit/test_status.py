@@ -18,7 +18,7 @@ from sid_pipeline.run_history import LostRun
 from sid_pipeline.schemas import RELEASES
 from sid_pipeline.settings import load_settings
 from sid_pipeline.show import show_status
-from sid_pipeline_tests.publications import DAY2, source
+from sid_pipeline_tests.publications import source
 
 DAY, NEXT = "2026-01-05", "2026-01-06"
 BY = {"by": "Ada", "reason": "because"}
@@ -123,7 +123,7 @@ def test_a_hold_names_how_to_end_it_and_no_run_that_would_change_nothing(warehou
 
 def test_the_next_night_names_the_live_release(warehouse, served, tmp_path):
     pin(warehouse, "r3")
-    make_live(warehouse, tmp_path, "r3", rows=DAY2)
+    make_live(warehouse, tmp_path, "r3")
     assert next_of(show_status(warehouse)) == [
         "next: nothing to do; sid run --snapshot DAY takes the next night and refreshes r3"
     ]
@@ -174,7 +174,7 @@ def test_a_run_refreshes_what_is_live_and_the_default_before_anything_is(warehou
     assert run.run_everything(warehouse.settings) == "summary of r1" and runs[-1] == ("release_build", "r1")
     pin(warehouse, "r1")
     pin(warehouse, "r3")
-    make_live(warehouse, tmp_path, "r3", rows=DAY2)
+    make_live(warehouse, tmp_path, "r3")
     assert run.run_everything(warehouse.settings) == "summary of r3" and runs[-1] == ("release_build", "r3")
     assert "no release is named: what is live is refreshed, r3" in capsys.readouterr().err
     assert run.run_everything(warehouse.settings, release="r1") == "summary of r1" and runs[-1][1] == "r1"
