@@ -278,6 +278,11 @@ class Bench:
         record["state"] = size_of(self.state)
         record["process"] = self.worker.figures()
         record["left_behind"], self.left_behind = self.left_behind, []
+        if not record["process"]["jvm_mib"]:
+            # Production gives every run a process of its own, so a JVM that died costs no later night.
+            record["errors"] = [*record.get("errors", []), "Spark's JVM died without being meant to"]
+            self.worker.end()
+            self.worker = Worker(self.folder, self.server.url)
         return record
 
     def kind(self, number: int) -> str:
@@ -635,7 +640,7 @@ def simulate(folder: Path, nights: int, products: int, seed: int, chosen: list[s
             assert reader.poll() is None, "the reader died"
         finally:
             reader.kill()
-            worker.end()
+            bench.worker.end()
     return records
 
 
