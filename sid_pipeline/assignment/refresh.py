@@ -51,13 +51,10 @@ def refresh(tables: Tables, catalogue: Catalogue, assigner: Assigner, flavour: s
 
 
 def _refresh(tables: Tables, catalogue: Catalogue, assigner: Assigner, slice: dict[str, str]) -> Refreshed:
-    from pyspark.sql import functions as F
-
     since = tables.ensure(SEMANTIC_IDS)
     current = tables.read(SEMANTIC_IDS, version=since, **slice)
-    policy = F.coalesce("collision_policy", F.lit("share"))
-    stamps = current.select("codebook_id", policy.alias("policy")).distinct().collect()
-    others = {row["policy"] for row in stamps} - {str(assigner.policy)}
+    stamps = _stamps(tables, current, since, slice)
+    others = {policy for _, policy in stamps} - {str(assigner.policy)}
     if others:
         raise PolicyError(
             f"release {slice['release']!r} of {slice['flavour']!r} is published with collision policy "
@@ -69,7 +66,7 @@ def _refresh(tables: Tables, catalogue: Catalogue, assigner: Assigner, slice: di
         "codebook_id": assigner.codebook.id,
         "collision_policy": str(assigner.policy),
     }
-    if {row["codebook_id"] for row in stamps} != {assigner.codebook.id}:
+    if {codebook for codebook, _ in stamps} != {assigner.codebook.id}:
         with assigner.assign_all(catalogue, current if stamps else None) as rows:
             touched = tables.replace(SEMANTIC_IDS, rows, metadata=metadata, since=since, **slice)
         return Refreshed(touched, whole=True)
@@ -77,6 +74,19 @@ def _refresh(tables: Tables, catalogue: Catalogue, assigner: Assigner, slice: di
         if touched:
             tables.merge(SEMANTIC_IDS, rows, metadata=metadata, since=since, **slice)
     return Refreshed(touched, whole=False)
+
+
+def _stamps(tables: Tables, current: DataFrame, version: int, slice: dict[str, str]) -> set[tuple[str, str]]:
+    """The codebooks and collision policies that a slice's rows were made with; read from the rows only where the log
+    does not say that they are all the same."""
+    from pyspark.sql import functions as F
+
+    columns = ("codebook_id", "collision_policy")
+    same = tables.the_only(SEMANTIC_IDS, columns, version, **slice)
+    if same is not None:
+        return {(same["codebook_id"], same["collision_policy"])}
+    policy = F.coalesce("collision_policy", F.lit("share"))
+    return {(row[0], row[1]) for row in current.select("codebook_id", policy).distinct().collect()}
 
 
 @dataclass(frozen=True)

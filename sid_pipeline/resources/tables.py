@@ -136,16 +136,39 @@ class Tables:
 
         if not self.is_local:
             return None
-        root = Path(self.root.removeprefix("file://")).resolve() / spec.name
-        table = DeltaTable(self._rust_location(spec))
-        if len(pa.table(table.deletion_vectors())):
+        if len(pa.table(DeltaTable(self._rust_location(spec)).deletion_vectors())):
             return None
-        log = pa.table(table.get_add_actions(flatten=True)).to_pylist()
+        root = Path(self.root.removeprefix("file://")).resolve() / spec.name
         return [
             File(str(root / unquote(file["path"])), file["size_bytes"], file["num_records"] or 0)
-            for file in log
+            for file in self._files(spec, slice)
+        ]
+
+    def _files(self, spec: TableSpec, slice: Mapping[str, str], version: int | None = None) -> list[dict[str, Any]]:
+        """What the log says of a slice's files."""
+        import pyarrow as pa
+        from deltalake import DeltaTable
+
+        table = DeltaTable(self._rust_location(spec), version=version)
+        return [
+            file
+            for file in pa.table(table.get_add_actions(flatten=True)).to_pylist()
             if all(file[f"partition.{column}"] == value for column, value in slice.items())
         ]
+
+    def the_only(self, spec: TableSpec, columns: Sequence[str], version: int, **slice: str) -> dict[str, str] | None:
+        """The values of text columns that all rows of a slice share, as the log's statistics tell them, without Spark.
+
+        None where they do not tell: there are no rows, rows differ, or a value is missing, or long and so cut off.
+        """
+        told = set()
+        for file in self._files(spec, slice, version):
+            for name in columns:
+                least, most = file.get(f"min.{name}"), file.get(f"max.{name}")
+                if file.get(f"null_count.{name}") != 0 or least is None or least != most:
+                    return None
+            told.add(tuple(file[f"min.{name}"] for name in columns))
+        return dict(zip(columns, told.pop(), strict=True)) if len(told) == 1 else None
 
     def replace(
         self,

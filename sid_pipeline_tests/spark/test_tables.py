@@ -118,3 +118,19 @@ def test_a_slice_is_picked_by_plain_keys_and_by_ids_made_of_them():
     for odd in ("x' OR '1' = '1", "a/b", "..", "a+", "a+../b", ""):
         with pytest.raises(KeyNotAllowed):
             _condition(CLEANED_ATTRIBUTES, {"cleaner_id": odd})
+
+
+def test_what_all_rows_of_a_slice_share_is_read_from_the_log(spark, tables):
+    tables.replace(OFFERS, offers(spark, ("a", "x", 1), ("b", "x", 2)).repartition(2), snapshot="2026-01-05")
+    tables.replace(OFFERS, offers(spark, ("a", "y", 1), ("b", "z", 2)), snapshot="2026-01-06")
+    tables.replace(OFFERS, offers(spark, ("a", "y" * 40, 1)), snapshot="2026-01-07")
+
+    def only(day, *columns, version=None):
+        return tables.the_only(OFFERS, columns, tables.version(OFFERS) if version is None else version, snapshot=day)
+
+    assert only("2026-01-05", "retailer_id") == {"retailer_id": "x"}
+    assert only("2026-01-05", "retailer_id", "product_id") is None
+    assert only("2026-01-06", "retailer_id") is None
+    assert only("2026-01-07", "retailer_id") is None, "the log cuts long texts off"
+    assert only("2026-01-08", "retailer_id") is None
+    assert only("2026-01-05", "retailer_id", version=0) is None
