@@ -94,16 +94,18 @@ def read(pieces: Sequence[Piece], schema: pa.Schema, keys: pa.Array | None = Non
         with pq.ParquetFile(piece.path, buffer_size=_BUFFER, pre_buffer=False) as file:
             there = [name for name in schema.names if name in file.schema_arrow.names]
             for group in range(file.num_row_groups) if piece.groups is None else piece.groups:
+                wanted = None
                 if keys is not None:
                     known = file.read_row_group(group, columns=[first], use_threads=False)[first]
-                    if not pc.any(pc.is_in(known, value_set=keys)).as_py():
+                    wanted = pc.is_in(known, value_set=keys).combine_chunks()
+                    if not pc.any(wanted).as_py():
                         continue
-                rows = _rows_at_once(file.metadata.row_group(group))
+                rows, done = _rows_at_once(file.metadata.row_group(group)), 0
                 for batch in file.iter_batches(rows, row_groups=[group], columns=there, use_threads=False):
-                    if keys is not None:
-                        batch = batch.filter(pc.is_in(batch.column(first), value_set=keys))
-                    if len(batch):
-                        yield _conform(batch, schema)
+                    found = batch if wanted is None else batch.filter(wanted.slice(done, len(batch)))
+                    done += len(batch)
+                    if len(found):
+                        yield _conform(found, schema)
 
 
 def _pieces(path: str, size: int, rows: int) -> list[Piece]:

@@ -49,6 +49,7 @@ def test_small_files_share_a_task(monkeypatch):
 
 
 def test_only_the_keys_wanted(file, monkeypatch):
+    monkeypatch.setattr(parquet, "BATCH_ROWS", 7)
     opened = []
     real = pq.ParquetFile.iter_batches
     monkeypatch.setattr(
