@@ -37,7 +37,10 @@ class _Commands(click.Group):
         except (StateError, SettingsError, MissingInput, PublicationError) as error:
             raise click.ClickException(str(error)) from error
         except Exception as error:
-            sentence = machine_fault(error, "What is live stays; do it again afterwards.")
+            from sid_pipeline.assets.recording import MENDABLE
+
+            mendable = isinstance(error, MENDABLE)
+            sentence = str(error) if mendable else machine_fault(error, "What is live stays; do it again afterwards.")
             if sentence is None:
                 raise
             raise click.ClickException(sentence) from error

@@ -27,7 +27,9 @@ class PromoteConfig(Asked):
     """`Asked`, and the release to make live."""
 
     release: str = Field(description="The release to make live.")
-    accept_drop: bool = Field(default=False, description="Also if it has far fewer products than what is live.")
+    accept_drop: str | None = Field(
+        default=None, description="A day (YYYY-MM-DD): also if that day has far fewer products than what is live."
+    )
 
 
 class RetentionConfig(dg.Config):

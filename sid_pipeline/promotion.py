@@ -15,7 +15,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from sid_pipeline.evaluation.checks import Check, not_worse_than, products_are_there
-from sid_pipeline.publication.folder import DATA_CARD, read_manifest, release_folder, verify
+from sid_pipeline.publication.folder import DATA_CARD, PublicationError, read_manifest, release_folder, verify
 from sid_pipeline.publication.live import (
     ADVANCE,
     FIRST,
@@ -59,13 +59,16 @@ def go_live(
     by: str,
     reason: str,
     switch: bool,
-    accept_drop: bool = False,
+    accept_drop: str | None = None,
 ) -> Promotion:
     """Make the newest publication of a release live, if the checks pass and nobody holds the flavour.
 
+    A person's word makes a live pointer that cannot be read anew; what was live is taken from the log then.
+
     Args:
         switch: a person asks: another release than the live one may become live, and a refusal raises.
-        accept_drop: the person also accepts that products are missing; the log says how many. No other check gives way.
+        accept_drop: a day: the person also accepts that products are missing in the publication of that day; the log
+            says how many. No other check gives way, and a newer day that nobody looked at is refused.
 
     Raises:
         MissingInput: the release has no publication.
@@ -78,7 +81,7 @@ def go_live(
 
 
 def _go_live(
-    warehouse: Warehouse, flavour: str, release: str, by: str, reason: str, switch: bool, accept_drop: bool
+    warehouse: Warehouse, flavour: str, release: str, by: str, reason: str, switch: bool, accept_drop: str | None
 ) -> Promotion:
     store = warehouse.store
     ledger = find_release(warehouse.tables, release)
@@ -87,9 +90,11 @@ def _go_live(
     published = warehouse.receipts.need(f"{flavour}/publication", release)
     folder = published.facts["folder"]
     manifest = verify(store, folder)
-    live = read_pointer(store, flavour)
+    live, is_readable = _read_or_recall(warehouse, flavour, recall=switch)
     kind = transition(live, release, folder, manifest["pins"]["codebook_id"])
     if live is not None and kind == SAME:
+        if not is_readable:
+            live = write_pointer(store, folder, manifest)
         return Promotion(live, f"{release} as of {live['as_of_snapshot']} was live already", {})
     checks = gates(warehouse, live, folder, manifest)
     sentence = {
@@ -107,7 +112,7 @@ def _go_live(
         )
         return Promotion(live, sentence, {})
     refused = {name: check for name, check in checks.items() if not check.passed}
-    accepted = refused.pop(PRODUCTS_ARE_THERE, None) if accept_drop else None
+    accepted = refused.pop(PRODUCTS_ARE_THERE, None) if accept_drop == manifest["as_of_snapshot"] else None
     failed = [f"{name}: {check.sentence}" for name, check in refused.items()]
     held = standing_hold(warehouse, flavour)
     stays = f"{live['release']} as of {live['as_of_snapshot']} stays live" if live else "nothing goes live"
@@ -132,6 +137,29 @@ def _go_live(
     verbs = {FIRST: "is the first to go live", ADVANCE: "advanced", SWITCH: "was switched to"}
     sentence = f"{flavour}: {release} {verbs[kind]}, as of {manifest['as_of_snapshot']}{drop}"
     return Promotion(pointer, sentence, checks)
+
+
+def _read_or_recall(warehouse: Warehouse, flavour: str, recall: bool) -> tuple[dict[str, Any] | None, bool]:
+    """The live pointer, and whether it could be read; where it could not, what the log says was made live last.
+
+    Raises:
+        PublicationError: it cannot be read, and is not to be recalled, or what was live is gone too.
+    """
+    try:
+        return read_pointer(warehouse.store, flavour), True
+    except PublicationError:
+        moves = [row for row in promotions(warehouse, flavour) if row["kind"] in MOVES]
+        if not recall or not moves:
+            raise
+    folder = moves[-1]["publication"]
+    manifest = read_manifest(warehouse.store, folder)
+    pointer = {
+        "release": manifest["release"],
+        "as_of_snapshot": manifest["as_of_snapshot"],
+        "codebook_id": manifest["pins"]["codebook_id"],
+        "publication": folder,
+    }
+    return pointer, False
 
 
 def rollback(warehouse: Warehouse, flavour: str, *, by: str, reason: str) -> Promotion:
@@ -230,8 +258,8 @@ def _mend_drop(manifest: Mapping[str, Any]) -> str:
     flavour, release, day = manifest["flavour"], manifest["release"], manifest["as_of_snapshot"]
     return (
         f"What is live stays. Deliver {day} whole and run it again: `sid run --snapshot {day} --release {release}`. If "
-        f"the drop is meant, accept it: `sid promote {release} --flavour {flavour} --accept-drop --by NAME --reason "
-        "WHY`. [publication] max_product_drop sets what is allowed."
+        f"the drop is meant, accept it: `sid promote {release} --flavour {flavour} --accept-drop {day} --by NAME "
+        "--reason WHY`. [publication] max_product_drop sets what is allowed."
     )
 
 

@@ -170,23 +170,29 @@ class Receipts:
 
         Assets that one piece of work makes together are told of by one of them.
         """
-        found = [self._failure(path) for path in self.folder.rglob(f"*{FAILED}")]
+        found = [trouble for path in self.folder.rglob(f"*{FAILED}") if (trouble := self._failure(path))]
         told = {(trouble.asset, trouble.partition) for trouble in found}
         locks: set[str] = set()
         for path in sorted(self.folder.rglob(f"*{MARK}")):
             asset, partition = path.parent.relative_to(self.folder).as_posix(), path.stem
-            lock = path.read_text(encoding="utf-8") or f"{asset}.{partition}"
+            try:
+                lock = path.read_text(encoding="utf-8") or f"{asset}.{partition}"
+                at = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc)
+            except FileNotFoundError:  # it came to its end just now
+                continue
             if (asset, partition) in told or f"{lock} {partition}" in locks or self._is_held(lock):
                 continue
             if any(trouble.partition == partition and f"{trouble.asset}.{partition}" == lock for trouble in found):
                 continue
             locks.add(f"{lock} {partition}")
-            at = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc)
             found.append(Trouble(asset, partition, at, None))
         return sorted(found, key=lambda trouble: (trouble.at, trouble.asset, trouble.partition))
 
-    def _failure(self, path: Path) -> Trouble:
-        told = json.loads(path.read_text(encoding="utf-8"))
+    def _failure(self, path: Path) -> Trouble | None:
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:  # it was mended just now
+            return None
         asset = path.parent.relative_to(self.folder).as_posix()
         return Trouble(asset, path.stem, datetime.fromisoformat(told["at"]), told["sentence"])
 

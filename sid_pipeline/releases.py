@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from sid_pipeline.keys import check_key
-from sid_pipeline.publication.folder import release_folder
+from sid_pipeline.publication.folder import PublicationError, release_folder
 from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.receipts import MissingInput
 from sid_pipeline.resources.tables import Tables
@@ -126,6 +126,29 @@ def live_releases(warehouse: Warehouse) -> list[str]:
     return list(dict.fromkeys(pointer["release"] for pointer in pointers if pointer))
 
 
+def to_refresh(warehouse: Warehouse) -> tuple[list[str], list[str]]:
+    """The live releases that a run without a named one refreshes, and sentences on flavours that it cannot refresh."""
+    found: dict[str, None] = {}
+    left_out = []
+    for flavour in warehouse.settings.active_flavours:
+        try:
+            pointer = read_pointer(warehouse.published, flavour)
+        except PublicationError as error:
+            left_out.append(f"{flavour} is not refreshed: {error}")
+            continue
+        if pointer is None:
+            continue
+        ledger = find_release(warehouse.tables, pointer["release"])
+        if ledger is not None and ledger.state == RETIRED:
+            left_out.append(
+                f"{flavour} is not refreshed: what is live, {pointer['release']}, is retired; promote one that is "
+                f"served (sid promote RELEASE --flavour {flavour} --by NAME --reason WHY)"
+            )
+        else:
+            found[pointer["release"]] = None
+    return list(found), left_out
+
+
 def default_release(warehouse: Warehouse) -> str:
     """The release that a command looks at when none is named: what is live, else `release.default`."""
     return next(iter(live_releases(warehouse)), warehouse.settings.release.default)
@@ -180,7 +203,8 @@ def keep(warehouse: Warehouse, release: str) -> Release:
 
 
 def drop_trial(warehouse: Warehouse, release: str) -> None:
-    """Throw a trial release away: all that was made for it, the ledger's row last.
+    """Throw a trial release away: all that was made for it, the ledger's row last; or what was left by a release that
+    failed before it came into the ledger.
 
     A crash on the way leaves a trial that can be dropped again.
 
@@ -188,11 +212,21 @@ def drop_trial(warehouse: Warehouse, release: str) -> None:
         MissingInput: there is no such release.
         ReleaseError: it is no trial; what readers may have seen is never deleted.
     """
+    if find_release(warehouse.tables, release) is None and _failed(warehouse, release):
+        clear(warehouse, release)
+        return
     found = need_release(warehouse.tables, release)
     if found.state != TRIAL:
         raise ReleaseError(f"release {release!r} is {found.state}: only a trial can be thrown away; retire it instead")
     clear(warehouse, release)
     _empty(warehouse.tables, RELEASES, release=release)
+
+
+def _failed(warehouse: Warehouse, release: str) -> bool:
+    return any(
+        trouble.partition == release and trouble.asset in _made_for(warehouse)
+        for trouble in warehouse.receipts.troubles()
+    )
 
 
 def clear(warehouse: Warehouse, release: str) -> None:

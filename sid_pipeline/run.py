@@ -49,14 +49,16 @@ def run_everything(settings: Settings, snapshot: str | None = None, release: str
     from sid_pipeline.definitions import build_definitions
     from sid_pipeline.jobs import RELEASE_BUILD, RELEVANCE_MODEL, SNAPSHOT_REFRESH
     from sid_pipeline.partitions import releases, snapshots
-    from sid_pipeline.releases import live_releases, refuse_retired
+    from sid_pipeline.releases import refuse_retired, to_refresh
     from sid_pipeline.resources.warehouse import Warehouse
     from sid_pipeline.summary import summarise
 
     warnings.filterwarnings("ignore", module="dagster")
     warehouse = Warehouse(settings)
-    served = [] if release else live_releases(warehouse)
-    wanted = [check_key("release", release)] if release else served or [settings.release.default]
+    served, left_out = ([], []) if release else to_refresh(warehouse)
+    wanted = [check_key("release", release)] if release else served
+    if not wanted and not left_out:
+        wanted = [settings.release.default]
     for name in wanted:
         refuse_retired(warehouse.tables, name)
     days = warehouse.receipts.partitions("products")
@@ -68,6 +70,8 @@ def run_everything(settings: Settings, snapshot: str | None = None, release: str
         )
     if served:
         _say(f"no release is named: what is live is refreshed, {', '.join(served)}")
+    for sentence in left_out:
+        _say(sentence)
     started = time.monotonic()
     definitions = build_definitions(settings, {"warehouse": warehouse})
     with dg.DagsterInstance.get() as instance:
@@ -86,7 +90,7 @@ def run_everything(settings: Settings, snapshot: str | None = None, release: str
             "says and run again: what is done is not done twice. The full log is in the UI (`make ui`)."
         )
     seconds = time.monotonic() - started
-    return "\n".join(summarise(warehouse, name, seconds, standing) for name in wanted)
+    return "\n".join([*(summarise(warehouse, name, seconds, standing) for name in wanted), *left_out])
 
 
 def build_release(

@@ -1,7 +1,7 @@
 """What runs by itself just now: schedules and sensors that are switched on, and whether a daemon is there for them.
 
 Asks a Dagster instance; what a person switched in the UI counts before what the settings say. An instance that cannot
-be read (a full disk) is told of, and holds up nothing else that `sid status` says.
+be read (a full disk, a database that is down) is told of, and holds up nothing else that `sid status` says.
 """
 
 from __future__ import annotations
@@ -30,9 +30,8 @@ def ask_dagster(settings: Settings) -> tuple[list[str], list[LostRun]]:
         with dg.DagsterInstance.get() as instance:
             return what_runs(instance, build_definitions(settings)), lost_runs(instance)
     except Exception as error:
-        sentence = machine_fault(error, "What is live stays.")
-        if sentence is None:
-            raise
+        # A fault of another kind is told by its name alone: a database's address may hold a password.
+        sentence = machine_fault(error, "What is live stays.") or f"{type(error).__name__}. What is live stays."
         return [f"what runs by itself is not known, because Dagster's history cannot be opened: {sentence}"], []
 
 

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 from sid_pipeline.cleaning.schema import RESERVED
 from sid_pipeline.drift import drifted
 from sid_pipeline.evaluation.drift import advice
-from sid_pipeline.promotion import standing_hold, tell_hold
+from sid_pipeline.promotion import standing_hold, tell_hold, ways_back
 from sid_pipeline.publication.folder import PublicationError, look_over
 from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.receipts import Receipt, complete_snapshots
-from sid_pipeline.releases import SERVED, all_releases, served_releases
+from sid_pipeline.releases import RETIRED, SERVED, all_releases, find_release, served_releases
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.summary import table
 from sid_pipeline.trace import FlavourTrace, ProductTrace, prefix_names, products_under, sid_prefixes
-from sid_pipeline.troubles import mend, standing, told
+from sid_pipeline.troubles import mend, standing, standing_runs, told
 
 if TYPE_CHECKING:
     from sid_pipeline.run_history import LostRun
 
 ROLL_BACK = "sid rollback --flavour {} --by NAME --reason WHY"
-PROMOTE = "sid promote RELEASE --by NAME --reason WHY"
+PROMOTE = "sid promote RELEASE --flavour {} --by NAME --reason WHY"
 _BOOKKEEPING = RESERVED | {"fallback", "reason"}
 
 
@@ -109,7 +109,8 @@ def _live(warehouse: Warehouse, flavour: str) -> tuple[dict[str, Any] | None, st
     try:
         look_over(warehouse.store, pointer["publication"], manifest_sha256=pointer["manifest_sha256"])
     except (PublicationError, OSError) as error:
-        return pointer, f"{error}; or {ROLL_BACK.format(flavour)}"
+        back = f"; or {ROLL_BACK.format(flavour)}" if ways_back(warehouse, flavour) else ""
+        return pointer, f"{error}{back}"
     return pointer, ""
 
 
@@ -154,7 +155,12 @@ def show_status(warehouse: Warehouse, running: Sequence[str] = (), lost: Sequenc
         held = standing_hold(warehouse, flavour)
         if fault:
             damaged.append(f"damaged: {flavour}: {fault}")
-            repairs.append(ROLL_BACK.format(flavour) if pointer else PROMOTE)
+            if pointer is None:
+                repairs.append(PROMOTE.format(flavour))
+            elif ways_back(warehouse, flavour):
+                repairs.append(ROLL_BACK.format(flavour))
+            else:
+                repairs.append(f"copy {pointer['publication']} from the backup: nothing was live before it")
         if pointer is not None:
             live[flavour] = pointer["release"]
             as_of = pointer["as_of_snapshot"]
@@ -163,7 +169,11 @@ def show_status(warehouse: Warehouse, running: Sequence[str] = (), lost: Sequenc
                 f"{flavour}: live {pointer['release']} as of {as_of} ({_age(as_of)})"
                 + (f", {len(behind)} snapshot(s) behind" if behind else ", up to date")
             )
-            if newest and newest > as_of and held is None:
+            ledger = find_release(warehouse.tables, pointer["release"])
+            if ledger is not None and ledger.state == RETIRED:
+                blocked.append(f"{flavour}: what is live, {pointer['release']}, is retired, so nothing refreshes it")
+                runs.append(PROMOTE.format(flavour))
+            elif newest and newest > as_of and held is None:
                 done = _stopped_at(warehouse, flavour, pointer["release"], newest)
                 runs.append("see blocked" if done else f"sid run --release {pointer['release']}")
         elif not fault:
@@ -193,7 +203,8 @@ def show_status(warehouse: Warehouse, running: Sequence[str] = (), lost: Sequenc
     if len(rows) > 1:
         lines += ["", *table(rows)]
     troubles = standing(warehouse)
-    lines += ["", *damaged, *told(troubles, lost)]
+    pinned = {release.release: release.state for release in all_releases(warehouse.tables)}
+    lines += ["", *damaged, *told(troubles, standing_runs(warehouse, lost), pinned)]
     lines += [f"blocked: {text}" for text in blocked] or ["blocked: nothing"]
     lines += _drift(warehouse)
     lines += running
@@ -201,8 +212,10 @@ def show_status(warehouse: Warehouse, running: Sequence[str] = (), lost: Sequenc
     if releases:
         named = "" if len(releases) == len(settings.active_flavours) else f" --flavour {' --flavour '.join(releases)}"
         holds = [f"sid release-hold{named} --by NAME --reason WHY    once what it is held for is mended"]
-    actions = list(dict.fromkeys([*repairs, *map(mend, troubles), *runs, *holds]))
-    refreshed = ", ".join(dict.fromkeys(live.values())) or settings.release.default
+    mends = [mend(trouble, pinned) for trouble in troubles]
+    actions = list(dict.fromkeys([*repairs, *mends, *runs, *holds]))
+    fresh = [release for release in dict.fromkeys(live.values()) if pinned.get(release) != RETIRED]
+    refreshed = ", ".join(fresh) or ("nothing that is live" if live else settings.release.default)
     nothing = f"nothing to do; sid run --snapshot DAY takes the next night and refreshes {refreshed}"
     lines.append(f"next: {actions[0] if actions else nothing}")
     lines += [f"then: {action}" for action in actions[1:]]

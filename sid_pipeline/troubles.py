@@ -7,23 +7,28 @@ whose process died between two stages (`run_history.lost_runs`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING
 
 from sid_pipeline.receipts import UNPARTITIONED, Receipts, Trouble, command_for, is_of_a_day
 from sid_pipeline.releases import RETIRED, all_releases
 from sid_pipeline.resources.warehouse import Warehouse
+from sid_pipeline.schemas import PRODUCTS
 
 if TYPE_CHECKING:
     from sid_pipeline.run_history import LostRun
 
+DAY_JOB = "snapshot_refresh"  # of jobs.py, which needs Dagster
+
 
 def standing(warehouse: Warehouse) -> list[Trouble]:
     """What counts still: a stage of a day until a later day succeeds, a stage of a release until that is retired."""
-    retired = {release.release for release in all_releases(warehouse.tables) if release.state == RETIRED}
+    retired = _retired(warehouse)
     found = []
     for trouble in warehouse.receipts.troubles():
-        if is_of_a_day(trouble.asset):
+        if not _is_in_use(warehouse, trouble.asset):
+            over = True
+        elif is_of_a_day(trouble.asset):
             over = _a_later_day_went_well(warehouse.receipts, trouble)
         else:
             over = trouble.partition in retired
@@ -32,13 +37,43 @@ def standing(warehouse: Warehouse) -> list[Trouble]:
     return found
 
 
+def standing_runs(warehouse: Warehouse, lost: Iterable[LostRun]) -> list[LostRun]:
+    """Of the runs whose process died, those that count still, as `standing` has it."""
+    retired, receipts = _retired(warehouse), warehouse.receipts
+    days = receipts.partitions(PRODUCTS.name)
+    found = []
+    for run in lost:
+        later = [day for day in days if day >= run.partition] if run.job == DAY_JOB else []
+        over = any((receipts.last_success(PRODUCTS.name, day) or run.started) > run.started for day in later)
+        if not over and run.partition not in retired:
+            found.append(run)
+    return found
+
+
+def _retired(warehouse: Warehouse) -> set[str]:
+    return {release.release for release in all_releases(warehouse.tables) if release.state == RETIRED}
+
+
+def _is_in_use(warehouse: Warehouse, asset: str) -> bool:
+    """Whether the settings still have the flavour or embedder that an asset is of."""
+    flavour, _, rest = asset.partition("/")
+    embedder = asset.removesuffix("_embeddings")
+    if rest:
+        return flavour in warehouse.settings.active_flavours
+    return embedder == asset or embedder in warehouse.settings.embedders
+
+
 def _a_later_day_went_well(receipts: Receipts, trouble: Trouble) -> bool:
     later = [day for day in receipts.partitions(trouble.asset) if day > trouble.partition]
     return any((receipts.last_success(trouble.asset, day) or trouble.at) > trouble.at for day in later)
 
 
-def told(troubles: Iterable[Trouble], lost: Iterable[LostRun] = ()) -> list[str]:
-    """Lines for `sid status`; the same sentence of several stages is told once."""
+def told(troubles: Iterable[Trouble], lost: Iterable[LostRun], pinned: Container[str]) -> list[str]:
+    """Lines for `sid status`; the same sentence of several stages is told once.
+
+    Args:
+        pinned: the releases of the ledger.
+    """
     lines: list[str] = []
     groups: dict[tuple[str, str | None], list[Trouble]] = {}
     for trouble in troubles:
@@ -47,7 +82,7 @@ def told(troubles: Iterable[Trouble], lost: Iterable[LostRun] = ()) -> list[str]
         stages = ", ".join(dict.fromkeys(trouble.asset for trouble in group))
         of = "" if partition == UNPARTITIONED else f" {partition}"
         when = f"{group[-1].at:%Y-%m-%d %H:%M} UTC"
-        again = f"Run it again: {mend(group[-1])}"
+        again = f"Run it again: {mend(group[-1], pinned)}"
         if sentence is None:
             text = f"interrupted: {stages}{of}, begun {when}, did not come to its end: its process is gone. {again}"
         else:
@@ -57,13 +92,21 @@ def told(troubles: Iterable[Trouble], lost: Iterable[LostRun] = ()) -> list[str]
     for run in lost:
         if run.partition not in known:
             of = f" {run.partition}" if run.partition else ""
+            kind = "--snapshot" if run.job == DAY_JOB else "--release"
+            again = f": sid run {kind}{of}" if run.partition else ""
             lines.append(
                 f"interrupted: the run {run.job}{of}, begun {run.started:%Y-%m-%d %H:%M} UTC, did not come to its end: "
-                "its process is gone. Run it again: what is done is not done twice"
+                f"its process is gone. What is done is not done twice; run it again{again}"
             )
     return lines
 
 
-def mend(trouble: Trouble) -> str:
-    """The command that does the work again."""
-    return command_for(trouble.asset, trouble.partition)
+def mend(trouble: Trouble, pinned: Container[str]) -> str:
+    """The command that does the work again.
+
+    A release that never came into the ledger is not known with what it was to be built from, so it is asked for anew.
+    """
+    if is_of_a_day(trouble.asset) or trouble.partition == UNPARTITIONED or trouble.partition in pinned:
+        return command_for(trouble.asset, trouble.partition)
+    name = trouble.partition
+    return f"ask for release {name} as before (sid taxonomy rebuild {name} ...), or sid release drop {name}"

@@ -48,9 +48,9 @@ def promotion_commands(settings: Callable[[], Settings]) -> list[click.Command]:
 
     @click.command()
     @click.argument("release")
-    @click.option("--accept-drop", is_flag=True, help="Also if it has far fewer products than what is live.")
+    @click.option("--accept-drop", metavar="DAY", help="Also if DAY has far fewer products than what is live.")
     @asked
-    def promote(release: str, flavours: tuple[str, ...], by: str, reason: str, accept_drop: bool) -> None:
+    def promote(release: str, flavours: tuple[str, ...], by: str, reason: str, accept_drop: str | None) -> None:
         """Make the newest publication of a release live. The codes of another release mean other things to trained
         readers, so a person asks for it; the same person may accept a night that lost products."""
         from sid_pipeline.promotion import go_live

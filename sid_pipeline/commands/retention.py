@@ -27,7 +27,7 @@ def retention_command(settings: Callable[[], Settings]) -> click.Command:
 
         What a live, served or previous release, or unfinished work, stands on always stays.
         """
-        from sid_pipeline.resources.faults import machine_fault
+        from sid_pipeline.resources.faults import disk_fault
         from sid_pipeline.resources.warehouse import Warehouse
         from sid_pipeline.retention import make_room
         from sid_pipeline.run import home
@@ -37,7 +37,7 @@ def retention_command(settings: Callable[[], Settings]) -> click.Command:
         try:
             _keep_what_is_needed(warehouse, dry_run)
         except Exception as error:
-            if machine_fault(error) is None:
+            if disk_fault(error) is None:
                 raise
             # On a wholly full disk not even Dagster's history can be opened: first what does not depend on it.
             click.echo("the disk is too full to tell what unfinished work needs; first what none can need", err=True)

@@ -26,14 +26,10 @@ def machine_fault(error: BaseException, then: str = AGAIN) -> str | None:
         error: as it was raised; what it was raised from and while handling is looked at too.
         then: what to do after the mend, and what is served meanwhile.
     """
+    full = disk_fault(error, then)
+    if full is not None:
+        return full
     chain = list(_chain(error))
-    for fault in chain:
-        if isinstance(fault, OSError) and fault.errno in {errno.ENOSPC, errno.EDQUOT}:
-            return f"A disk is full ({fault}): {_MAKE_ROOM}. {then}"
-        if found := _FULL.search(str(fault)):
-            return f"A disk is full ({found.group().strip()}): {_MAKE_ROOM}. {then}"
-        if found := _BROKEN.search(str(fault)):
-            return f"A disk is full or fails ({found.group().strip()}): look at it, and {_MAKE_ROOM}. {then}"
     told = "\n".join(map(str, chain))
     if "java.lang.OutOfMemoryError" in told and "native thread" not in told:
         return (
@@ -50,6 +46,18 @@ def machine_fault(error: BaseException, then: str = AGAIN) -> str | None:
             "Spark's JVM died in the middle of the work, mostly killed by the system for want of memory: give the "
             f"machine more, or lower spark.driver_memory so that it fits. {then}"
         )
+    return None
+
+
+def disk_fault(error: BaseException, then: str = AGAIN) -> str | None:
+    """As `machine_fault`, for a disk that is full or fails alone."""
+    for fault in _chain(error):
+        if isinstance(fault, OSError) and fault.errno in {errno.ENOSPC, errno.EDQUOT}:
+            return f"A disk is full ({fault}): {_MAKE_ROOM}. {then}"
+        if found := _FULL.search(str(fault)):
+            return f"A disk is full ({found.group().strip()}): {_MAKE_ROOM}. {then}"
+        if found := _BROKEN.search(str(fault)):
+            return f"A disk is full or fails ({found.group().strip()}): look at it, and {_MAKE_ROOM}. {then}"
     return None
 
 

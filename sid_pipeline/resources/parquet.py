@@ -60,6 +60,8 @@ def map_files(
         ddl: the columns it gives.
         keys: only rows whose first column is one of these.
     """
+    if keys is not None and not len(keys):
+        files = ()
     plan = share_out([piece for file in files for piece in _pieces(*file)])
     # Spark judges by the rows that go in how much will come out, and would send a large table to every worker.
     rows = len(keys) if keys is not None else sum(file.rows for file in files)

@@ -30,6 +30,7 @@ from sid_pipeline.schemas import TableSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from deltalake import DeltaTable
     from pyspark.sql import Column, DataFrame, Row, SparkSession
 
     from sid_pipeline.resources.parquet import Batches, File
@@ -136,24 +137,13 @@ class Tables:
 
         if not self.is_local:
             return None
-        if len(pa.table(DeltaTable(self._rust_location(spec)).deletion_vectors())):
+        table = DeltaTable(self._rust_location(spec))
+        if len(pa.table(table.deletion_vectors())):
             return None
         root = Path(self.root.removeprefix("file://")).resolve() / spec.name
         return [
             File(str(root / unquote(file["path"])), file["size_bytes"], file["num_records"] or 0)
-            for file in self._files(spec, slice)
-        ]
-
-    def _files(self, spec: TableSpec, slice: Mapping[str, str], version: int | None = None) -> list[dict[str, Any]]:
-        """What the log says of a slice's files."""
-        import pyarrow as pa
-        from deltalake import DeltaTable
-
-        table = DeltaTable(self._rust_location(spec), version=version)
-        return [
-            file
-            for file in pa.table(table.get_add_actions(flatten=True)).to_pylist()
-            if all(file[f"partition.{column}"] == value for column, value in slice.items())
+            for file in _files(table, slice)
         ]
 
     def the_only(self, spec: TableSpec, columns: Sequence[str], version: int, **slice: str) -> dict[str, str] | None:
@@ -161,8 +151,10 @@ class Tables:
 
         None where they do not tell: there are no rows, rows differ, or a value is missing, or long and so cut off.
         """
+        from deltalake import DeltaTable
+
         told = set()
-        for file in self._files(spec, slice, version):
+        for file in _files(DeltaTable(self._rust_location(spec), version=version), slice):
             for name in columns:
                 least, most = file.get(f"min.{name}"), file.get(f"max.{name}")
                 if file.get(f"null_count.{name}") != 0 or least is None or least != most:
@@ -478,6 +470,17 @@ class Tables:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{spec.name}.lock"):
             yield
+
+
+def _files(table: DeltaTable, slice: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What the log says of a slice's files."""
+    import pyarrow as pa
+
+    return [
+        file
+        for file in pa.table(table.get_add_actions(flatten=True)).to_pylist()
+        if all(file[f"partition.{column}"] == value for column, value in slice.items())
+    ]
 
 
 def fingerprint(frame: DataFrame) -> str:

@@ -166,7 +166,7 @@ def test_a_cut_delivery_waits_and_is_told_until_it_is_whole_or_accepted(tmp_path
     pipeline.night("2026-01-08", cut)
     pipeline.run()
     assert pipeline.live().sids() == whole
-    asked = {"by": "Ada", "reason": "a range ended", "switch": True, "accept_drop": True}
+    asked = {"by": "Ada", "reason": "a range ended", "switch": True, "accept_drop": "2026-01-08"}
     go_live(pipeline.warehouse, "esci", "r1", **asked)
     assert len(pipeline.live()) == 35
     assert "did not go live" not in show_status(pipeline.warehouse), "also before the next night"

@@ -122,7 +122,7 @@ def test_a_night_that_lacks_products_waits_for_a_whole_one(warehouse, put):
     for part in (
         "r1 as of 2026-01-05 stays live", GONE, "Deliver 2026-01-06 whole and run it again: "
         "`sid run --snapshot 2026-01-06 --release r1`",
-        "`sid promote r1 --flavour esci --accept-drop --by NAME --reason WHY`",
+        "`sid promote r1 --flavour esci --accept-drop 2026-01-06 --by NAME --reason WHY`",
     ):  # fmt: skip
         assert part in done.sentence
     put(CUT, snapshot="2026-01-07")
@@ -141,14 +141,18 @@ def test_a_person_may_accept_missing_products_and_nothing_else(warehouse, put):
         go_live(warehouse, "esci", "r1", **ADA, switch=True)
     hold(warehouse, "esci", **ADA)
     with pytest.raises(PromotionRefused, match="held by Ada"):
-        go_live(warehouse, "esci", "r1", **ADA, switch=True, accept_drop=True)
+        go_live(warehouse, "esci", "r1", **ADA, switch=True, accept_drop="2026-01-06")
     release_hold(warehouse, "esci", **ADA)
     put(CUT, snapshot="2026-01-07", quality={**QUALITY, "usage_l1": 0.5})
     with pytest.raises(PromotionRefused, match="failed not_worse_than_live") as refused:
-        go_live(warehouse, "esci", "r1", **ADA, switch=True, accept_drop=True)
+        go_live(warehouse, "esci", "r1", **ADA, switch=True, accept_drop="2026-01-07")
     assert "2 fewer" not in str(refused.value) and live(warehouse) == first
     cut = put(CUT, snapshot="2026-01-08")
-    done = go_live(warehouse, "esci", "r1", **ADA, switch=True, accept_drop=True)
+    with pytest.raises(PromotionRefused, match="2 fewer"):
+        go_live(
+            warehouse, "esci", "r1", **ADA, switch=True, accept_drop="2026-01-06"
+        )  # another night's, seen by nobody
+    done = go_live(warehouse, "esci", "r1", **ADA, switch=True, accept_drop="2026-01-08")
     assert live(warehouse) == cut and "accepted: 2 active products against 4" in done.sentence
     last = promotions(warehouse, "esci")[-1]
     assert (last["kind"], last["by"]) == ("advance", "Ada")
@@ -167,13 +171,14 @@ def test_a_switch_is_held_against_the_products_of_the_release_that_is_live(wareh
     cut = put(CUT, release="r2", snapshot="2026-01-06")
     with pytest.raises(PromotionRefused, match="2 fewer"):
         go_live(warehouse, "esci", "r2", **ADA, switch=True)
-    accepted = go_live(warehouse, "esci", "r2", **ADA, switch=True, accept_drop=True)
+    accepted = go_live(warehouse, "esci", "r2", **ADA, switch=True, accept_drop="2026-01-06")
     assert "switched to" in accepted.sentence and live(warehouse) == cut
 
 
 def test_accepting_where_nothing_is_missing_changes_nothing(warehouse, put):
     put(CUT)
-    assert "first to go live" in go_live(warehouse, "esci", "r1", **ADA, switch=True, accept_drop=True).sentence
+    done = go_live(warehouse, "esci", "r1", **ADA, switch=True, accept_drop="2026-01-05")
+    assert "first to go live" in done.sentence
     assert promotions(warehouse, "esci")[-1]["reason"] == "because"
 
 
@@ -308,7 +313,7 @@ def test_the_command_line(warehouse, put):
     sid("release-hold")
     put(CUT, release="r2", snapshot="2026-01-06")
     assert "2 fewer" in sid("promote", "r2").output
-    assert "accepted: 2 active products against 4" in sid("promote", "r2", "--accept-drop").output
+    assert "accepted: 2 active products against 4" in sid("promote", "r2", "--accept-drop", "2026-01-06").output
     for bad in ("../r1", "r1'; --", "a/b"):
         assert "may hold letters" in sid("promote", bad).output
     unknown = CliRunner().invoke(cli.main, ["hold", "--flavour", "x", "--by", "a", "--reason", "b"])
@@ -343,7 +348,7 @@ def test_the_same_in_the_ui(warehouse, put):
     release_hold(warehouse, "esci", **ADA)
     cut = put(CUT, snapshot="2026-01-06")
     assert not run("promote", "promote_release", release="r1").success
-    assert run("promote", "promote_release", release="r1", accept_drop=True).success and live(warehouse) == cut
+    assert run("promote", "promote_release", release="r1", accept_drop="2026-01-06").success and live(warehouse) == cut
 
 
 def test_a_release_that_is_not_there_is_told_once_with_those_that_are(warehouse, put):
@@ -357,3 +362,20 @@ def test_a_release_that_is_not_there_is_told_once_with_those_that_are(warehouse,
     assert done.exit_code == 1
     assert done.output.startswith("Error: esci, esci_gemma: there is no release 'nope'; there are r1, r2.")
     assert done.output.count("nope") == 1
+
+
+def test_a_promotion_makes_a_broken_pointer_anew_and_still_compares_with_what_was_live(warehouse, put):
+    put()
+    night(warehouse)
+    pointer = warehouse.state / "live" / "esci.json"
+    whole = pointer.read_bytes()
+    pointer.write_text("{")
+    with pytest.raises(PublicationError, match="promote a release again"):
+        night(warehouse)
+    assert "was live already" in go_live(warehouse, "esci", "r1", **ADA, switch=True).sentence
+    assert pointer.read_bytes() == whole
+    pointer.write_text("{")
+    put(CUT, snapshot="2026-01-06")
+    with pytest.raises(PromotionRefused, match="2 fewer"):
+        go_live(warehouse, "esci", "r1", **ADA, switch=True)
+    assert pointer.read_text() == "{"

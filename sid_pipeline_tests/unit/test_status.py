@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import time
 from datetime import datetime, timezone
+from pathlib import Path
 
 import pytest
 
 from sid_pipeline import run
 from sid_pipeline.promotion import go_live, hold
 from sid_pipeline.publication.publish import publish
-from sid_pipeline.receipts import Receipt
-from sid_pipeline.releases import ReleaseError
+from sid_pipeline.receipts import MissingInput, Receipt
+from sid_pipeline.releases import ReleaseError, drop_trial
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.run_history import LostRun
 from sid_pipeline.schemas import RELEASES
@@ -86,14 +87,27 @@ def test_a_failed_day_is_over_when_a_later_one_went_well(warehouse, served):
     assert "no title, again." in show_status(warehouse), "it failed after the later day went well"
 
 
-def test_a_failure_of_a_release_names_the_release_and_both_flavours_once(warehouse, served):
-    for flavour in ("esci", "esci_gemma"):
-        warehouse.receipts.fail(f"{flavour}/codebook", "r2", "The taxonomy is empty.")
+def test_a_failure_of_a_release_names_the_release_and_its_stages_once(warehouse, served):
+    for asset in ("esci/codebook", "esci/live"):
+        warehouse.receipts.fail(asset, "r2", "The taxonomy is empty.")
+    warehouse.receipts.fail("esci_gemma/codebook", "r2", "A flavour that is off.")
+    assert "next: ask for release r2 as before (sid taxonomy rebuild r2 ...)" in show_status(warehouse)
+    pin(warehouse, "r2")
     told = show_status(warehouse)
-    assert told.count("The taxonomy is empty.") == 1 and "esci/codebook, esci_gemma/codebook r2" in told
+    assert "is off" not in told
+    assert told.count("The taxonomy is empty.") == 1 and "esci/codebook, esci/live r2" in told
     assert "next: sid run --release r2" in told
-    pin(warehouse, "r2", state="retired")
+    pin(warehouse, "r3", state="retired")
+    warehouse.receipts.fail("esci/codebook", "r3", "Retired.")
+    assert "Retired." not in show_status(warehouse)
+
+
+def test_what_a_release_left_that_was_never_pinned_can_be_dropped(warehouse, served):
+    warehouse.receipts.fail("taxonomy", "r2", "The taxonomy is empty.")
+    drop_trial(warehouse, "r2")
     assert "The taxonomy is empty." not in show_status(warehouse)
+    with pytest.raises(MissingInput, match="no release 'r2'"):
+        drop_trial(warehouse, "r2")
 
 
 def test_interrupted_work_is_told_and_work_under_way_is_not(warehouse, served):
@@ -110,7 +124,21 @@ def test_interrupted_work_is_told_and_work_under_way_is_not(warehouse, served):
     receipts.forget("products", NEXT)
     receipts.forget("offers", NEXT)
     assert "interrupted" not in show_status(warehouse)
-    assert f"interrupted: the run snapshot_refresh {NEXT}" in show_status(warehouse, lost=lost)
+    told = show_status(warehouse, lost=lost)
+    assert f"interrupted: the run snapshot_refresh {NEXT}" in told and f"again: sid run --snapshot {NEXT}" in told
+    take(warehouse, "2026-01-07")
+    assert "interrupted" not in show_status(warehouse, lost=lost), "a later day went well"
+
+
+def test_work_that_ends_while_it_is_looked_for_is_no_fault(warehouse, served, monkeypatch):
+    warehouse.receipts.fail("products", NEXT, "gone in a moment")
+    warehouse.receipts.begin("offers", NEXT, "products.2026-01-06")
+    found = list(warehouse.receipts.folder.rglob("*"))
+    for path in found:
+        if path.suffix in (".failed", ".begun"):
+            path.unlink()
+    monkeypatch.setattr(Path, "rglob", lambda self, pattern: [p for p in found if p.match(pattern)])
+    assert warehouse.receipts.troubles() == []
 
 
 def test_a_hold_names_how_to_end_it_and_no_run_that_would_change_nothing(warehouse, served):
@@ -145,7 +173,7 @@ def test_a_damaged_live_publication_is_told_with_the_mend(warehouse, served, nam
         os.truncate(file, file.stat().st_size // 2)
     status = show_status(warehouse)
     assert "damaged: esci: " in status and name in status and told in status
-    assert "next: sid rollback --flavour esci --by NAME --reason WHY" in status
+    assert "next: copy publications/esci/r1/" in status and "sid rollback" not in status, "nothing was live before"
 
 
 def test_a_live_publication_or_pointer_that_is_gone_is_told(warehouse, served):
@@ -155,6 +183,30 @@ def test_a_live_publication_or_pointer_that_is_gone_is_told(warehouse, served):
     assert "is no finished publication" in show_status(warehouse)
     (warehouse.state / "live" / "esci.json").write_text("{")
     assert "promote a release again" in show_status(warehouse)
+
+
+def test_a_damaged_publication_with_another_before_it_offers_the_way_back(warehouse, served, tmp_path):
+    pin(warehouse, "r3")
+    (make_live(warehouse, tmp_path, "r3") / "delta.parquet").unlink()
+    assert "next: sid rollback --flavour esci --by NAME --reason WHY" in show_status(warehouse)
+
+
+def test_what_is_live_and_retired_is_told_and_holds_up_no_day(warehouse, served, runs, tmp_path, capsys):
+    make_live(warehouse, tmp_path, "r0")
+    pin(warehouse, "r0", state="retired")  # as after a rollback to it
+    told = show_status(warehouse)
+    assert "blocked: esci: what is live, r0, is retired" in told
+    assert "next: sid promote RELEASE --flavour esci --by NAME --reason WHY" in told
+    run.run_everything(warehouse.settings)
+    assert ("snapshot_refresh", DAY) in runs and all(job != "release_build" for job, _ in runs)
+    assert "esci is not refreshed: what is live, r0, is retired" in capsys.readouterr().err
+
+
+def test_a_broken_pointer_holds_up_no_day(warehouse, served, runs, capsys):
+    (warehouse.state / "live" / "esci.json").write_text("{")
+    run.run_everything(warehouse.settings)
+    assert ("snapshot_refresh", DAY) in runs
+    assert "esci is not refreshed: " in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -182,7 +234,7 @@ def test_a_run_refreshes_what_is_live_and_the_default_before_anything_is(warehou
 
 def test_a_run_refreshes_each_release_that_is_live(warehouse, runs, monkeypatch):
     take(warehouse, DAY)
-    monkeypatch.setattr("sid_pipeline.releases.live_releases", lambda _: ["r3", "r1"])
+    monkeypatch.setattr("sid_pipeline.releases.to_refresh", lambda _: (["r3", "r1"], []))
     assert run.run_everything(warehouse.settings) == "summary of r3\nsummary of r1"
     assert [name for job, name in runs if job == "release_build"] == ["r3", "r1"]
 
