@@ -29,7 +29,7 @@ from sid_pipeline.schemas import CLEANED_ATTRIBUTES, OFFERS, PRODUCTS, REJECTED_
 from sid_pipeline.settings import Settings
 
 UNPARTITIONED = "all"
-OF_A_DAY = (PRODUCTS.name, OFFERS.name, REJECTED_PRODUCTS.name, CLEANED_ATTRIBUTES.name)
+DAY_ASSETS = (PRODUCTS.name, OFFERS.name, REJECTED_PRODUCTS.name, CLEANED_ATTRIBUTES.name)
 MARK, FAILED = ".begun", ".failed"
 
 
@@ -217,7 +217,7 @@ class Receipts:
 
 def is_of_a_day(asset: str) -> bool:
     """Whether an asset's partitions are days; otherwise they are releases, or it has none."""
-    return asset in OF_A_DAY or asset.endswith("_embeddings")
+    return asset in DAY_ASSETS or asset.endswith("_embeddings")
 
 
 def command_for(asset: str, partition: str) -> str:

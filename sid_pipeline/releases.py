@@ -116,16 +116,6 @@ def live_flavours(warehouse: Warehouse, release: str) -> list[str]:
     return [name for name, pointer in pointers.items() if pointer and pointer["release"] == release]
 
 
-def live_releases(warehouse: Warehouse) -> list[str]:
-    """The releases that are live for a flavour in use, in the order of the flavours.
-
-    Raises:
-        PublicationError: a live pointer cannot be read.
-    """
-    pointers = [read_pointer(warehouse.published, name) for name in warehouse.settings.active_flavours]
-    return list(dict.fromkeys(pointer["release"] for pointer in pointers if pointer))
-
-
 def to_refresh(warehouse: Warehouse) -> tuple[list[str], list[str]]:
     """The live releases that a run without a named one refreshes, and sentences on flavours that it cannot refresh."""
     found: dict[str, None] = {}
@@ -150,8 +140,13 @@ def to_refresh(warehouse: Warehouse) -> tuple[list[str], list[str]]:
 
 
 def default_release(warehouse: Warehouse) -> str:
-    """The release that a command looks at when none is named: what is live, else `release.default`."""
-    return next(iter(live_releases(warehouse)), warehouse.settings.release.default)
+    """The release that a command looks at when none is named: what is live, else `release.default`.
+
+    Raises:
+        PublicationError: a live pointer cannot be read.
+    """
+    pointers = [read_pointer(warehouse.published, name) for name in warehouse.settings.active_flavours]
+    return next((pointer["release"] for pointer in pointers if pointer), warehouse.settings.release.default)
 
 
 def newest_release(warehouse: Warehouse) -> Release | None:

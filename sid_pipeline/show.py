@@ -13,7 +13,7 @@ from sid_pipeline.promotion import standing_hold, tell_hold, ways_back
 from sid_pipeline.publication.folder import PublicationError, look_over
 from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.receipts import Receipt, complete_snapshots
-from sid_pipeline.releases import RETIRED, SERVED, all_releases, find_release, served_releases
+from sid_pipeline.releases import RETIRED, SERVED, all_releases, served_releases
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.summary import table
 from sid_pipeline.trace import FlavourTrace, ProductTrace, prefix_names, products_under, sid_prefixes
@@ -114,18 +114,18 @@ def _live(warehouse: Warehouse, flavour: str) -> tuple[dict[str, Any] | None, st
     return pointer, ""
 
 
-def _not_advanced(warehouse: Warehouse, flavour: str, release: str) -> Receipt | None:
+def _not_advanced(warehouse: Warehouse, flavour: str, release: str, pointer: dict[str, Any] | None) -> Receipt | None:
     """The receipt of a night that checks kept from going live, unless a person let it since."""
     receipt = warehouse.receipts.get(f"{flavour}/live", release)
     if receipt is None or all(check["passed"] for check in receipt.checks):
         return None
-    pointer, _ = _live(warehouse, flavour)
     return None if pointer is not None and pointer["publication"] == receipt.inputs["publication"] else receipt
 
 
-def _stopped_at(warehouse: Warehouse, flavour: str, release: str, day: str) -> bool:
+def _stopped_at(warehouse: Warehouse, flavour: str, pointer: dict[str, Any], day: str) -> bool:
     """Whether it was this day that did not go live, so that running it again as it is changes nothing."""
-    receipt = _not_advanced(warehouse, flavour, release)
+    release = pointer["release"]
+    receipt = _not_advanced(warehouse, flavour, release, pointer)
     published = warehouse.receipts.get(f"{flavour}/publication", release)
     if receipt is None or published is None or published.facts["as_of_snapshot"] != day:
         return False
@@ -147,11 +147,14 @@ def show_status(warehouse: Warehouse, running: Sequence[str] = (), lost: Sequenc
     repairs: list[str] = []
     runs: list[str] = [] if days else ["sid run"]
     releases: list[str] = []
-    live: dict[str, str] = {}
+    pointers: dict[str, dict[str, Any] | None] = {}
+    ledger = all_releases(warehouse.tables)
+    states = {release.release: release.state for release in ledger}
     for flavour in settings.active_flavours:
         complete = complete_snapshots(warehouse.receipts, settings, flavour)
         newest = complete[-1] if complete else None
         pointer, fault = _live(warehouse, flavour)
+        pointers[flavour] = pointer
         held = standing_hold(warehouse, flavour)
         if fault:
             damaged.append(f"damaged: {flavour}: {fault}")
@@ -162,19 +165,17 @@ def show_status(warehouse: Warehouse, running: Sequence[str] = (), lost: Sequenc
             else:
                 repairs.append(f"copy {pointer['publication']} from the backup: nothing was live before it")
         if pointer is not None:
-            live[flavour] = pointer["release"]
             as_of = pointer["as_of_snapshot"]
             behind = [day for day in days if day > as_of]
             lines.append(
                 f"{flavour}: live {pointer['release']} as of {as_of} ({_age(as_of)})"
                 + (f", {len(behind)} snapshot(s) behind" if behind else ", up to date")
             )
-            ledger = find_release(warehouse.tables, pointer["release"])
-            if ledger is not None and ledger.state == RETIRED:
+            if states.get(pointer["release"]) == RETIRED:
                 blocked.append(f"{flavour}: what is live, {pointer['release']}, is retired, so nothing refreshes it")
                 runs.append(PROMOTE.format(flavour))
             elif newest and newest > as_of and held is None:
-                done = _stopped_at(warehouse, flavour, pointer["release"], newest)
+                done = _stopped_at(warehouse, flavour, pointer, newest)
                 runs.append("see blocked" if done else f"sid run --release {pointer['release']}")
         elif not fault:
             lines.append(f"{flavour}: nothing is live; newest complete snapshot {newest or 'none'}")
@@ -185,7 +186,8 @@ def show_status(warehouse: Warehouse, running: Sequence[str] = (), lost: Sequenc
             blocked.append(f"{flavour}: snapshot {days[-1]} is not complete (its embeddings are missing or older)")
             runs.insert(0, f"sid run --snapshot {days[-1]}")
     rows = [["release", "state", "taxonomy", "trained on", *[f"{f} SIDs as of" for f in settings.active_flavours]]]
-    for release in all_releases(warehouse.tables):
+    live = {flavour: pointer["release"] for flavour, pointer in pointers.items() if pointer is not None}
+    for release in ledger:
         cells = []
         for flavour in settings.active_flavours:
             receipt = warehouse.receipts.get(f"{flavour}/semantic_ids", release.release)
@@ -193,7 +195,7 @@ def show_status(warehouse: Warehouse, running: Sequence[str] = (), lost: Sequenc
             for check in receipt.checks if receipt else []:
                 if not check["passed"]:
                     blocked.append(f"{flavour} {release.release}: {check['name']}: {check['sentence']}")
-            going_live = _not_advanced(warehouse, flavour, release.release)
+            going_live = _not_advanced(warehouse, flavour, release.release, pointers[flavour])
             for check in going_live.checks if going_live else []:
                 if not check["passed"]:
                     blocked.append(f"{flavour} {release.release} did not go live: {check['name']}: {check['sentence']}")
@@ -203,8 +205,7 @@ def show_status(warehouse: Warehouse, running: Sequence[str] = (), lost: Sequenc
     if len(rows) > 1:
         lines += ["", *table(rows)]
     troubles = standing(warehouse)
-    pinned = {release.release: release.state for release in all_releases(warehouse.tables)}
-    lines += ["", *damaged, *told(troubles, standing_runs(warehouse, lost), pinned)]
+    lines += ["", *damaged, *told(troubles, standing_runs(warehouse, lost), states)]
     lines += [f"blocked: {text}" for text in blocked] or ["blocked: nothing"]
     lines += _drift(warehouse)
     lines += running
@@ -212,9 +213,9 @@ def show_status(warehouse: Warehouse, running: Sequence[str] = (), lost: Sequenc
     if releases:
         named = "" if len(releases) == len(settings.active_flavours) else f" --flavour {' --flavour '.join(releases)}"
         holds = [f"sid release-hold{named} --by NAME --reason WHY    once what it is held for is mended"]
-    mends = [mend(trouble, pinned) for trouble in troubles]
+    mends = [mend(trouble, states) for trouble in troubles]
     actions = list(dict.fromkeys([*repairs, *mends, *runs, *holds]))
-    fresh = [release for release in dict.fromkeys(live.values()) if pinned.get(release) != RETIRED]
+    fresh = [release for release in dict.fromkeys(live.values()) if states.get(release) != RETIRED]
     refreshed = ", ".join(fresh) or ("nothing that is live" if live else settings.release.default)
     nothing = f"nothing to do; sid run --snapshot DAY takes the next night and refreshes {refreshed}"
     lines.append(f"next: {actions[0] if actions else nothing}")

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from sid_pipeline.assignment.collisions import Policy, publish
 from sid_pipeline.embedding.vectors import join, matrix
+from sid_pipeline.resources.parquet import Batches
 from sid_pipeline.rqvae import Codebook
 from sid_pipeline.schemas import SEMANTIC_IDS
 
@@ -44,7 +45,6 @@ CODED_DDL = ", ".join(
 STORED = ("text_hash", "vector", "fault")
 # Up to so many texts are sent to every worker to pick their vectors, instead of moving all vectors to the texts.
 FEW = 500_000
-Batches = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 
 @dataclass(frozen=True)
