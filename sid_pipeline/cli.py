@@ -130,7 +130,7 @@ def status() -> None:
     """What is live and served, what it stands on, what failed, what blocks, and what to do next."""
     from sid_pipeline.resources.warehouse import Warehouse
     from sid_pipeline.running import ask_dagster
-    from sid_pipeline.show import show_status
+    from sid_pipeline.status import show_status
 
     settings = _settings()
     running, lost = ask_dagster(settings)

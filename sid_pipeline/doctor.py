@@ -119,7 +119,11 @@ def _disk(state: Path) -> Finding:
     free = shutil.disk_usage(folder).free / 1e9
     if not os.access(folder, os.W_OK):
         return Finding("disk", False, f"{folder} is not writable: set state_dir to a folder that is")
-    mend = "" if free >= MIN_FREE_GB else f": free {MIN_FREE_GB} GB or set state_dir to another disk"
+    mend = (
+        ""
+        if free >= MIN_FREE_GB
+        else f": free {MIN_FREE_GB} GB or move the state to another disk and set state_dir to its place"
+    )
     return Finding("disk", free >= MIN_FREE_GB, f"{free:.0f} GB free for {state}{mend}")
 
 

@@ -131,23 +131,27 @@ def judge(nights: Sequence[Night], window: int = 28, least: int = 7, deviations:
 def _compare(monitor: Monitor, kind: str, value: float, usual: Sequence[float], deviations: float) -> Finding | None:
     middle = median(usual)
     spread = MAD_TO_SIGMA * median(abs(x - middle) for x in usual)
-    floor = monitor.floor * abs(middle) if monitor.relative else monitor.floor
-    allowed = max(deviations * spread, floor)
-    change = monitor.bad * (value - middle)
-    if (abs(change) if monitor.both and kind == "jump" else change) <= allowed:
-        return None
-    return Finding(monitor, kind, value, middle, allowed, len(usual))
+    allowed = max(deviations * spread, _bound(monitor, monitor.floor, middle))
+    return _beyond(monitor, kind, value, middle, allowed, len(usual))
 
 
 def _compare_early(monitor: Monitor, bound: float, value: float, few: Sequence[float]) -> Finding | None:
     middle = median(few) if few else monitor.first
     if middle is None:
         return None
-    allowed = bound * abs(middle) if monitor.relative else bound
-    change = monitor.bad * (value - middle)
-    if (abs(change) if monitor.both else change) <= allowed:
-        return None
-    return Finding(monitor, "early", value, middle, allowed, len(few))
+    return _beyond(monitor, "early", value, middle, _bound(monitor, bound, middle), len(few))
+
+
+def _bound(monitor: Monitor, bound: float, middle: float) -> float:
+    """A bound in the figure's own unit."""
+    return bound * abs(middle) if monitor.relative else bound
+
+
+def _beyond(monitor: Monitor, kind: str, value: float, usual: float, allowed: float, nights: int) -> Finding | None:
+    change = monitor.bad * (value - usual)
+    if monitor.both and kind != "creep":
+        change = abs(change)
+    return Finding(monitor, kind, value, usual, allowed, nights) if change > allowed else None
 
 
 def advice(findings: Sequence[Finding]) -> str:

@@ -17,7 +17,7 @@ from sid_pipeline.releases import SERVED, Release
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import NIGHTLY_FIGURES, RELEASES
 from sid_pipeline.settings import load_settings
-from sid_pipeline.show import show_status
+from sid_pipeline.status import show_status
 
 warnings: list[str] = []
 

@@ -17,7 +17,7 @@ from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.rqvae import TrainConfig, train
 from sid_pipeline.schemas import RELEASES, SEMANTIC_IDS
 from sid_pipeline.settings import load_settings
-from sid_pipeline.show import show_status
+from sid_pipeline.status import show_status
 from sid_pipeline_tests.publications import PASSED, QUALITY
 
 DAY1, DAY2, DAY3 = "2026-01-05", "2026-01-06", "2026-01-07"

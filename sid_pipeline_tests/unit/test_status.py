@@ -18,7 +18,7 @@ from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.run_history import LostRun
 from sid_pipeline.schemas import RELEASES
 from sid_pipeline.settings import load_settings
-from sid_pipeline.show import show_status
+from sid_pipeline.status import show_status
 from sid_pipeline_tests.publications import source
 
 DAY, NEXT = "2026-01-05", "2026-01-06"
