@@ -360,7 +360,7 @@ def test_a_cut_delivery_waits_for_a_whole_one_that_brings_the_products_back(
     before, live = sids(warehouse, flavour), read_pointer(settings.state, flavour)
     days = project / "data" / "catalogue"
     for day in (cut_day, next_day):
-        shutil.copytree(days / DAY2, days / day)
+        shutil.copytree(days / DAY3, days / day)
     file = days / cut_day / "products.csv.gz"
     lines = gzip.decompress(file.read_bytes()).splitlines(keepends=True)
     file.write_bytes(gzip.compress(b"".join(lines[: round(0.88 * len(lines))])))
