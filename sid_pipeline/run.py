@@ -6,6 +6,7 @@ One process means one Spark session for all of them. What does not belong here: 
 from __future__ import annotations
 
 import os
+import socket
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -75,6 +76,7 @@ def run_everything(settings: Settings, snapshot: str | None = None, release: str
     started = time.monotonic()
     definitions = build_definitions(settings, {"warehouse": warehouse})
     with dg.DagsterInstance.get() as instance:
+        _end_lost_runs(instance)
         instance.add_dynamic_partitions(str(releases.name), wanted)
         failed = [
             *_run(definitions, instance, RELEVANCE_MODEL, UNPARTITIONED),
@@ -137,6 +139,7 @@ def build_release(
         selection = sorted(key for key in keys if key.path[0] in {TAXONOMY, *flavours})
     started = time.monotonic()
     with dg.DagsterInstance.get() as instance:
+        _end_lost_runs(instance)
         instance.add_dynamic_partitions(str(releases.name), [release])
         failed = _run(definitions, instance, RELEASE_BUILD, release, {TAXONOMY: {"config": dict(pins)}}, selection)
     if failed:
@@ -172,17 +175,27 @@ def _run(
     selection: Sequence[Any] | None = None,
 ) -> list[str]:
     """Run a job, or the selected assets of it, and return its failed steps."""
+    from sid_pipeline.run_history import HOST_TAG
+
     _say(f"{job}{'' if partition == UNPARTITIONED else f' {partition}'}")
     result = definitions.resolve_job_def(job).execute_in_process(
         instance=instance,
         partition_key=None if partition == UNPARTITIONED else partition,
         raise_on_error=False,
+        tags={HOST_TAG: socket.gethostname()},
         run_config={"loggers": {"console": {}}, "ops": dict(ops or {})},
         asset_selection=selection,
     )
     if result.success:
         return []
     return [str(event.step_key) for event in result.all_events if event.is_step_failure] or [job]
+
+
+def _end_lost_runs(instance: Any) -> None:
+    from sid_pipeline.run_history import end_lost_runs
+
+    for sentence in end_lost_runs(instance):
+        _say(sentence)
 
 
 def _say(text: str) -> None:

@@ -1,13 +1,14 @@
 """Dagster's own records: which days and releases unfinished work names, which runs lost their process, and which are
 old enough to go.
 
-What belongs here: questions to a Dagster instance, and deleting runs. What does not: the pipeline's state
-(`retention.py`).
+What belongs here: questions to a Dagster instance, ending runs that are dead, and deleting runs. What does not: the
+pipeline's state (`retention.py`).
 """
 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -18,6 +19,9 @@ import dagster as dg
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus, PartitionBackfill
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
+PARTITION_TAG = "dagster/partition"
+HOST_TAG = "sid/host"  # the machine of a run that is not started by Dagster's launcher
+LOST_TAG = "sid/lost"  # a run that was ended because its process was gone
 UNFINISHED = [status for status in dg.DagsterRunStatus if status not in FINISHED_STATUSES]
 OPEN = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
 
@@ -57,7 +61,7 @@ def _texts(config: Any) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class LostRun:
-    """A run that Dagster takes for running, and whose process is gone."""
+    """A run that did not come to its end because its process was gone."""
 
     job: str
     partition: str
@@ -65,22 +69,59 @@ class LostRun:
 
 
 def lost_runs(instance: dg.DagsterInstance) -> list[LostRun]:
-    """Runs that began, did not end, and whose process is gone; the newest of a job and partition counts.
-
-    Where Dagster itself watches its runs (`run_monitoring`), perhaps on other machines, nothing is looked for.
-    """
-    if instance.run_monitoring_enabled:
-        return []
+    """Runs whose process is gone, also those that `end_lost_runs` ended; without those of a partition (or, where there
+    is none, a job) that was run again since."""
+    ended = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], tags={LOST_TAG: "true"})
     found = []
-    for record in instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
-        run, partition = record.dagster_run, record.dagster_run.tags.get("dagster/partition", "")
-        tags = {"dagster/partition": partition} if partition else {}
-        (newest,) = instance.get_runs(dg.RunsFilter(job_name=run.job_name, tags=tags), limit=1)
-        pid = _process(instance, run.run_id)
-        if newest.run_id == run.run_id and pid is not None and not _is_there(pid):
+    for record in [*_without_process(instance, False), *instance.get_run_records(ended)]:
+        run, partition = record.dagster_run, record.dagster_run.tags.get(PARTITION_TAG, "")
+        again = dg.RunsFilter(tags={PARTITION_TAG: partition}) if partition else dg.RunsFilter(job_name=run.job_name)
+        (newest,) = instance.get_runs(again, limit=1)
+        if newest.run_id == run.run_id:
             started = datetime.fromtimestamp(record.start_time or record.create_timestamp.timestamp(), timezone.utc)
             found.append(LostRun(run.job_name, partition, started))
     return found
+
+
+def end_lost_runs(instance: dg.DagsterInstance, launched_here: bool = False) -> list[str]:
+    """Report runs whose process is gone as failed, and give a sentence for each.
+
+    While Dagster takes them for running, whatever waits for the last run to end waits for ever, and they keep their
+    place in the queue. Dagster itself notices neither a killed `sid run` nor a machine that was started anew.
+
+    Args:
+        launched_here: the caller is the code server, whose children the launched runs are.
+    """
+    told = []
+    for record in _without_process(instance, launched_here):
+        run = record.dagster_run
+        now = instance.get_run_by_id(run.run_id)
+        if now is None or now.status in FINISHED_STATUSES:  # it came to its end just now
+            continue
+        instance.add_run_tags(run.run_id, {LOST_TAG: "true"})
+        instance.report_run_failed(now, "Its process is gone. What is done is not done twice: run it again.")
+        of = run.tags.get(PARTITION_TAG, "")
+        told.append(f"the run {run.job_name}{f' {of}' if of else ''} had lost its process and is ended")
+    return told
+
+
+def _without_process(instance: dg.DagsterInstance, launched_here: bool) -> Iterator[dg.RunRecord]:
+    """Runs that began and did not end, of which this machine can tell that their process is gone."""
+    for record in instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+        if _is_of_this_machine(instance, record.dagster_run, launched_here):
+            pid = _process(instance, record.dagster_run.run_id)
+            if pid is not None and not _is_there(pid):
+                yield record
+
+
+def _is_of_this_machine(instance: dg.DagsterInstance, run: dg.DagsterRun, launched_here: bool) -> bool:
+    """Whether a run's process would be seen here. Of an instance that watches its runs, other machines may be part."""
+    host = run.tags.get(HOST_TAG)
+    if host is not None:
+        return host == socket.gethostname()
+    if not instance.run_monitoring_enabled:
+        return True
+    return launched_here and isinstance(instance.run_launcher, dg.DefaultRunLauncher)
 
 
 def _process(instance: dg.DagsterInstance, run_id: str) -> int | None:
@@ -94,13 +135,17 @@ def _process(instance: dg.DagsterInstance, run_id: str) -> int | None:
 
 
 def _is_there(pid: int) -> bool:
+    """Whether a Python process of this number exists; after a restart of the machine it may be another program's."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return True
+    try:
+        return b"python" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # no Linux
+        return True
 
 
 def old_runs(instance: dg.DagsterInstance, days: int, kept: Iterable[str], now: datetime | None = None) -> list[str]:

@@ -17,18 +17,10 @@ from sid_pipeline.alerts import Alert, send
 from sid_pipeline.jobs import SID_REFRESH, SNAPSHOT_REFRESH, Job
 from sid_pipeline.releases import served_releases
 from sid_pipeline.resources.warehouse import Warehouse
+from sid_pipeline.run_history import PARTITION_TAG, UNFINISHED, end_lost_runs
 from sid_pipeline.settings import Settings
 from sid_pipeline.taxonomy_sensor import build_taxonomy_sensor
 from sid_pipeline.watch import is_late, stale_flavours, waiting_nights, what_is_served
-
-PARTITION_TAG = "dagster/partition"
-UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 def build_sensors(settings: Settings, jobs: Mapping[str, Job]) -> list[dg.SensorDefinition]:
@@ -87,7 +79,8 @@ def _is_of_a_night(run: dg.DagsterRun) -> bool:
 
 
 def _unfinished_nights(instance: dg.DagsterInstance) -> set[str]:
-    """Days that a run of the snapshot plane is waiting or working for."""
+    """Days that a run of the snapshot plane is waiting or working for; runs without a process are ended first."""
+    end_lost_runs(instance, launched_here=True)
     runs = instance.get_runs(dg.RunsFilter(statuses=UNFINISHED))
     return {run.tags.get(PARTITION_TAG, "") for run in runs if _is_of_a_night(run)}
 

@@ -65,11 +65,11 @@ def show_status(warehouse: Warehouse, running: Sequence[str] = (), lost: Sequenc
     live = {flavour: pointer["release"] for flavour, pointer in pointers.items() if pointer is not None}
     if ledger:
         lines += ["", *_releases(warehouse, ledger, pointers, live, found)]
-    troubles = standing(warehouse)
-    lines += ["", *found.damaged, *told(troubles, standing_runs(warehouse, lost), states)]
+    troubles, buildable = standing(warehouse), {*states, warehouse.settings.release.default}
+    lines += ["", *found.damaged, *told(troubles, standing_runs(warehouse, lost), buildable)]
     lines += [f"blocked: {text}" for text in found.blocked] or ["blocked: nothing"]
     lines += [*_drift(warehouse), *running]
-    actions = [*found.repairs, *[mend(trouble, states) for trouble in troubles], *found.runs]
+    actions = [*found.repairs, *[mend(trouble, buildable) for trouble in troubles], *found.runs]
     if found.held:
         every = len(found.held) == len(warehouse.settings.active_flavours)
         actions.append(RELEASE_HOLD.format("" if every else f" --flavour {' --flavour '.join(found.held)}"))

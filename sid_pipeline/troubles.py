@@ -8,6 +8,7 @@ whose process died between two stages (`run_history.lost_runs`).
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
+from datetime import date
 from typing import TYPE_CHECKING
 
 from sid_pipeline.receipts import UNPARTITIONED, Receipts, Trouble, command_for, is_of_a_day
@@ -17,8 +18,6 @@ from sid_pipeline.schemas import PRODUCTS
 
 if TYPE_CHECKING:
     from sid_pipeline.run_history import LostRun
-
-DAY_JOB = "snapshot_refresh"  # of jobs.py, which needs Dagster
 
 
 def standing(warehouse: Warehouse) -> list[Trouble]:
@@ -43,7 +42,7 @@ def standing_runs(warehouse: Warehouse, lost: Iterable[LostRun]) -> list[LostRun
     days = receipts.partitions(PRODUCTS.name)
     found = []
     for run in lost:
-        later = [day for day in days if day >= run.partition] if run.job == DAY_JOB else []
+        later = [day for day in days if day >= run.partition] if _is_day(run.partition) else []
         over = any((receipts.last_success(PRODUCTS.name, day) or run.started) > run.started for day in later)
         if not over and run.partition not in retired:
             found.append(run)
@@ -68,11 +67,11 @@ def _a_later_day_went_well(receipts: Receipts, trouble: Trouble) -> bool:
     return any((receipts.last_success(trouble.asset, day) or trouble.at) > trouble.at for day in later)
 
 
-def told(troubles: Iterable[Trouble], lost: Iterable[LostRun], pinned: Container[str]) -> list[str]:
+def told(troubles: Iterable[Trouble], lost: Iterable[LostRun], buildable: Container[str]) -> list[str]:
     """Lines for `sid status`; the same sentence of several stages is told once.
 
     Args:
-        pinned: the releases of the ledger.
+        buildable: the releases of the ledger, and the settings' own.
     """
     lines: list[str] = []
     groups: dict[tuple[str, str | None], list[Trouble]] = {}
@@ -82,7 +81,7 @@ def told(troubles: Iterable[Trouble], lost: Iterable[LostRun], pinned: Container
         stages = ", ".join(dict.fromkeys(trouble.asset for trouble in group))
         of = "" if partition == UNPARTITIONED else f" {partition}"
         when = f"{group[-1].at:%Y-%m-%d %H:%M} UTC"
-        again = f"Run it again: {mend(group[-1], pinned)}"
+        again = f"Run it again: {mend(group[-1], buildable)}"
         if sentence is None:
             text = f"interrupted: {stages}{of}, begun {when}, did not come to its end: its process is gone. {again}"
         else:
@@ -92,8 +91,7 @@ def told(troubles: Iterable[Trouble], lost: Iterable[LostRun], pinned: Container
     for run in lost:
         if run.partition not in known:
             of = f" {run.partition}" if run.partition else ""
-            kind = "--snapshot" if run.job == DAY_JOB else "--release"
-            again = f": sid run {kind}{of}" if run.partition else ""
+            again = f": {_again(run.partition, buildable)}" if run.partition else ""
             lines.append(
                 f"interrupted: the run {run.job}{of}, begun {run.started:%Y-%m-%d %H:%M} UTC, did not come to its end: "
                 f"its process is gone. What is done is not done twice; run it again{again}"
@@ -101,12 +99,31 @@ def told(troubles: Iterable[Trouble], lost: Iterable[LostRun], pinned: Container
     return lines
 
 
-def mend(trouble: Trouble, pinned: Container[str]) -> str:
+def mend(trouble: Trouble, buildable: Container[str]) -> str:
     """The command that does the work again.
 
     A release that never came into the ledger is not known with what it was to be built from, so it is asked for anew.
     """
-    if is_of_a_day(trouble.asset) or trouble.partition == UNPARTITIONED or trouble.partition in pinned:
+    if is_of_a_day(trouble.asset) or trouble.partition == UNPARTITIONED:
         return command_for(trouble.asset, trouble.partition)
-    name = trouble.partition
+    return _build(trouble.partition, buildable)
+
+
+def _again(partition: str, buildable: Container[str]) -> str:
+    """What brings a day or a release up to date, whichever it is."""
+    if partition not in buildable and _is_day(partition):
+        return f"sid run --snapshot {partition}"
+    return _build(partition, buildable)
+
+
+def _is_day(partition: str) -> bool:
+    try:
+        return date.fromisoformat(partition).isoformat() == partition
+    except ValueError:
+        return False
+
+
+def _build(name: str, buildable: Container[str]) -> str:
+    if name in buildable:
+        return f"sid run --release {name}"
     return f"ask for release {name} as before (sid taxonomy rebuild {name} ...), or sid release drop {name}"

@@ -54,16 +54,16 @@ def release_commands(settings: Callable[[], Settings]) -> click.Group:
     def drop(name: str) -> None:
         """Throw a trial release away, with all that was made for it."""
         import dagster as dg
-        from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
         from sid_pipeline.partitions import releases
         from sid_pipeline.releases import drop_trial
         from sid_pipeline.run import home
+        from sid_pipeline.run_history import PARTITION_TAG, UNFINISHED, end_lost_runs
 
         home(settings())
         with dg.DagsterInstance.get() as instance:
-            unfinished = [status for status in dg.DagsterRunStatus if status not in FINISHED_STATUSES]
-            wanted = dg.RunsFilter(tags={"dagster/partition": name}, statuses=unfinished)
+            end_lost_runs(instance)
+            wanted = dg.RunsFilter(tags={PARTITION_TAG: name}, statuses=UNFINISHED)
             if instance.get_runs(wanted, limit=1):
                 raise click.ClickException(f"a run of {name} is not finished: wait for it or cancel it first")
             _run(settings, lambda warehouse: drop_trial(warehouse, name))

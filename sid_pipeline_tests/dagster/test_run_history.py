@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 
 import dagster as dg
+import pytest
 from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
-from sid_pipeline.run_history import delete_run, lost_runs, named_by_open_work, old_runs
+from sid_pipeline import run_history
+from sid_pipeline.run_history import (
+    HOST_TAG,
+    UNFINISHED,
+    delete_run,
+    end_lost_runs,
+    lost_runs,
+    named_by_open_work,
+    old_runs,
+)
 
 DAYS = dg.DailyPartitionsDefinition("2026-01-05", end_offset=1)
 
@@ -83,6 +96,7 @@ def test_old_runs_go_with_their_files_but_for_the_last_makers_of_what_is_kept(tm
 KILLED = """
 import os, signal
 import dagster as dg
+import pytest
 
 @dg.op
 def dies():
@@ -97,14 +111,57 @@ with dg.DagsterInstance.get() as instance:
 """
 
 
-def test_a_run_whose_process_was_killed_is_found_until_it_runs_again(tmp_path):
-    @dg.job
-    def night() -> None: ...
+@pytest.fixture
+def killed(tmp_path):
+    """An instance with a run whose process was killed, and what else its dagster.yaml says."""
 
-    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
-        assert lost_runs(instance) == []
-        subprocess.run([sys.executable, "-c", KILLED], env={**os.environ, "DAGSTER_HOME": str(tmp_path)}, check=False)
+    def die(**overrides):
+        with dg.instance_for_test(temp_dir=str(tmp_path), overrides=overrides) as instance:
+            assert lost_runs(instance) == []
+            env = {**os.environ, "DAGSTER_HOME": str(tmp_path)}
+            assert subprocess.run([sys.executable, "-c", KILLED], env=env, check=False).returncode == -signal.SIGKILL
+            yield instance
+
+    return contextmanager(die)
+
+
+@dg.job
+def night() -> None: ...
+
+
+def test_a_run_whose_process_was_killed_is_found_until_it_runs_again(killed):
+    with killed() as instance:
         (lost,) = lost_runs(instance)
         assert (lost.job, lost.partition) == ("night", "")
         night.execute_in_process(instance=instance)
         assert lost_runs(instance) == []
+
+
+def test_a_run_without_a_process_is_ended_once_and_still_told(killed):
+    with killed() as instance:
+        (told,) = end_lost_runs(instance)
+        assert told == "the run night had lost its process and is ended"
+        assert instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)) == []
+        assert end_lost_runs(instance) == [] and [lost.job for lost in lost_runs(instance)] == ["night"]
+        night.execute_in_process(instance=instance)
+        assert lost_runs(instance) == []
+
+
+def test_of_a_watched_instance_the_runs_of_this_machine_alone_are_judged(killed):
+    with killed(run_monitoring={"enabled": True}) as instance:
+        (run,) = instance.get_runs()
+        assert end_lost_runs(instance) == [], "it may be another machine's"
+        instance.add_run_tags(run.run_id, {HOST_TAG: "elsewhere"})
+        assert end_lost_runs(instance, launched_here=True) == []
+        instance.add_run_tags(run.run_id, {HOST_TAG: socket.gethostname()})
+        assert [lost.job for lost in lost_runs(instance)] == ["night"]
+        assert len(end_lost_runs(instance)) == 1
+
+
+def test_a_number_that_another_program_has_now_is_no_run(monkeypatch, killed):
+    with killed() as instance, subprocess.Popen(["sleep", "60"]) as other:
+        monkeypatch.setattr(run_history, "_process", lambda instance, run_id: other.pid)
+        assert [lost.job for lost in lost_runs(instance)] == ["night"]
+        monkeypatch.setattr(run_history, "_process", lambda instance, run_id: os.getpid())
+        assert lost_runs(instance) == []
+        other.kill()

@@ -130,6 +130,15 @@ def test_interrupted_work_is_told_and_work_under_way_is_not(warehouse, served):
     assert "interrupted" not in show_status(warehouse, lost=lost), "a later day went well"
 
 
+def test_a_lost_run_of_any_job_names_what_brings_its_day_or_release_up_to_date(warehouse, served):
+    now = datetime.now(timezone.utc)
+    for partition, command in ((NEXT, f"sid run --snapshot {NEXT}"), ("r1", "sid run --release r1")):
+        told = show_status(warehouse, lost=[LostRun("__ASSET_JOB", partition, now)])
+        assert f"interrupted: the run __ASSET_JOB {partition}" in told and f"run it again: {command}\n" in told
+    told = show_status(warehouse, lost=[LostRun("release_build", "r9", now)])
+    assert "again: ask for release r9 as before" in told
+
+
 def test_work_that_ends_while_it_is_looked_for_is_no_fault(warehouse, served, monkeypatch):
     warehouse.receipts.fail("products", NEXT, "gone in a moment")
     warehouse.receipts.begin("offers", NEXT, "products.2026-01-06")
