@@ -11,18 +11,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from sid_pipeline.evaluation.checks import Check, not_worse_than, products_are_there
-from sid_pipeline.publication.folder import DATA_CARD, PublicationError, read_manifest, release_folder, verify
+from sid_pipeline.promotion_log import (
+    HOLD,
+    RELEASE_HOLD,
+    ROLLBACK,
+    live_pointer,
+    log,
+    mended_pointer,
+    standing_hold,
+    tell_hold,
+    was_live,
+)
+from sid_pipeline.publication.folder import DATA_CARD, read_manifest, verify
 from sid_pipeline.publication.live import (
     ADVANCE,
     FIRST,
     OTHER_RELEASE,
     SAME,
     SWITCH,
-    read_pointer,
     transition,
     write_pointer,
 )
@@ -30,10 +39,7 @@ from sid_pipeline.publication.store import MANIFEST, Store, read_json
 from sid_pipeline.receipts import MissingInput
 from sid_pipeline.releases import RETIRED, TRIAL, find_release, no_such_release
 from sid_pipeline.resources.warehouse import Warehouse
-from sid_pipeline.schemas import PROMOTIONS
 
-ROLLBACK, HOLD, RELEASE_HOLD = "rollback", "hold", "release hold"
-MOVES = (FIRST, ADVANCE, SWITCH, ROLLBACK)
 PIPELINE = "pipeline"
 PRODUCTS_ARE_THERE = "products_are_there"
 
@@ -63,7 +69,7 @@ def go_live(
 ) -> Promotion:
     """Make the newest publication of a release live, if the checks pass and nobody holds the flavour.
 
-    A person's word makes a live pointer that cannot be read anew; what was live is taken from the log then.
+    A person's word makes a live pointer that is broken or gone anew, see `promotion_log.mended_pointer`.
 
     Args:
         switch: a person asks: another release than the live one may become live, and a refusal raises.
@@ -90,11 +96,9 @@ def _go_live(
     published = warehouse.receipts.need(f"{flavour}/publication", release)
     folder = published.facts["folder"]
     manifest = verify(store, folder)
-    live, is_readable = _read_or_recall(warehouse, flavour, recall=switch)
+    live = mended_pointer(warehouse, flavour) if switch else live_pointer(warehouse, flavour)
     kind = transition(live, release, folder, manifest["pins"]["codebook_id"])
     if live is not None and kind == SAME:
-        if not is_readable:
-            live = write_pointer(store, folder, manifest)
         return Promotion(live, f"{release} as of {live['as_of_snapshot']} was live already", {})
     checks = gates(warehouse, live, folder, manifest)
     sentence = {
@@ -132,34 +136,11 @@ def _go_live(
         compared = accepted.figures["compared"]["active_products"]
         drop = f"; accepted: {compared['new']:,} active products against {compared['live']:,}"
         reason += drop
-    _log(warehouse, flavour, kind, release, folder, live, by, reason)
+    log(warehouse, flavour, kind, release, folder, live, by, reason)
     pointer = write_pointer(store, folder, manifest)
     verbs = {FIRST: "is the first to go live", ADVANCE: "advanced", SWITCH: "was switched to"}
     sentence = f"{flavour}: {release} {verbs[kind]}, as of {manifest['as_of_snapshot']}{drop}"
     return Promotion(pointer, sentence, checks)
-
-
-def _read_or_recall(warehouse: Warehouse, flavour: str, recall: bool) -> tuple[dict[str, Any] | None, bool]:
-    """The live pointer, and whether it could be read; where it could not, what the log says was made live last.
-
-    Raises:
-        PublicationError: it cannot be read, and is not to be recalled, or what was live is gone too.
-    """
-    try:
-        return read_pointer(warehouse.store, flavour), True
-    except PublicationError:
-        moves = [row for row in promotions(warehouse, flavour) if row["kind"] in MOVES]
-        if not recall or not moves:
-            raise
-    folder = moves[-1]["publication"]
-    manifest = read_manifest(warehouse.store, folder)
-    pointer = {
-        "release": manifest["release"],
-        "as_of_snapshot": manifest["as_of_snapshot"],
-        "codebook_id": manifest["pins"]["codebook_id"],
-        "publication": folder,
-    }
-    return pointer, False
 
 
 def rollback(warehouse: Warehouse, flavour: str, *, by: str, reason: str) -> Promotion:
@@ -174,8 +155,8 @@ def rollback(warehouse: Warehouse, flavour: str, *, by: str, reason: str) -> Pro
     _check_asked(by, reason)
     with pointer_lock(warehouse, flavour):
         store = warehouse.store
-        live = read_pointer(store, flavour)
-        before = _was_live(warehouse, flavour, live)[:-1]
+        live = mended_pointer(warehouse, flavour)
+        before = was_live(warehouse, flavour, live)[:-1]
         there = [folder for folder in before if store.exists(f"{folder}/{MANIFEST}")]
         if live is None or not before:
             raise PromotionRefused(f"{flavour}: nothing was live before what is live now, so there is no way back")
@@ -183,7 +164,7 @@ def rollback(warehouse: Warehouse, flavour: str, *, by: str, reason: str) -> Pro
             raise PromotionRefused(f"{flavour}: none of the {len(before)} publications that were live before is kept")
         folder = there[-1]
         manifest = verify(store, folder)
-        _log(warehouse, flavour, ROLLBACK, manifest["release"], folder, live, by, reason)
+        log(warehouse, flavour, ROLLBACK, manifest["release"], folder, live, by, reason)
         pointer = write_pointer(store, folder, manifest)
         skipped = len(before) - 1 - max(place for place, name in enumerate(before) if name == folder)
         over = f" over {skipped} that are no longer kept" if skipped else ""
@@ -207,19 +188,13 @@ def release_hold(warehouse: Warehouse, flavour: str, *, by: str, reason: str) ->
 def _set_hold(warehouse: Warehouse, flavour: str, kind: str, by: str, reason: str) -> Promotion:
     _check_asked(by, reason)
     with pointer_lock(warehouse, flavour):
-        live = read_pointer(warehouse.store, flavour)
+        live = mended_pointer(warehouse, flavour)
         held = standing_hold(warehouse, flavour)
         if (held is not None) == (kind == HOLD):
             return Promotion(live, f"{flavour}: {tell_hold(held) if held else 'nobody held it'} already", {})
         publication = live["publication"] if live else ""
-        _log(warehouse, flavour, kind, live["release"] if live else "", publication, live, by, reason)
+        log(warehouse, flavour, kind, live["release"] if live else "", publication, live, by, reason)
         return Promotion(live, f"{flavour}: {'held' if kind == HOLD else 'no longer held'} ({by}: {reason})", {})
-
-
-def standing_hold(warehouse: Warehouse, flavour: str) -> dict[str, Any] | None:
-    """The row of the log that holds the flavour now, or None."""
-    rows = [row for row in promotions(warehouse, flavour) if row["kind"] in (HOLD, ROLLBACK, RELEASE_HOLD)]
-    return rows[-1] if rows and rows[-1]["kind"] != RELEASE_HOLD else None
 
 
 def gates(
@@ -271,81 +246,8 @@ def _one_vocabulary(live: Mapping[str, Any], new: Mapping[str, Any]) -> Check:
     return Check(not differing, {"differing": differing}, sentence)
 
 
-def promotions(warehouse: Warehouse, flavour: str) -> list[dict[str, Any]]:
-    """The log of a flavour, oldest first."""
-    rows = warehouse.tables.arrow(PROMOTIONS).to_pylist()
-    return sorted((row for row in rows if row["flavour"] == flavour), key=lambda row: row["at"])
-
-
-def ways_back(warehouse: Warehouse, flavour: str) -> list[str]:
-    """What must stay for rollbacks: the publication that was live before the present one, and the one that was live
-    before the present release. Folders of the store; those that are gone are left out."""
-    live = read_pointer(warehouse.store, flavour)
-    before = _was_live(warehouse, flavour, live)[:-1]
-    there = [folder for folder in before if warehouse.store.exists(f"{folder}/{MANIFEST}")]
-    other = [f for f in there if live is not None and not f.startswith(f"{release_folder(flavour, live['release'])}/")]
-    return list(dict.fromkeys([*there[-1:], *other[-1:]]))
-
-
-def _was_live(warehouse: Warehouse, flavour: str, live: Mapping[str, Any] | None) -> list[str]:
-    """The publications that rollbacks go back through, the live one last.
-
-    A row counts only if the pointer followed it: the next row, or the pointer itself, starts from its publication.
-    """
-    moves = [row for row in promotions(warehouse, flavour) if row["kind"] in MOVES]
-    after = [*(row["previous"] for row in moves), live["publication"] if live else ""][1:]
-    stack: list[str] = []
-    for row, followed in zip(moves, after, strict=True):
-        if row["publication"] != followed:
-            continue
-        if row["kind"] == ROLLBACK:
-            stack.pop()
-            while stack and stack[-1] != row["publication"]:  # over those that were kept no more
-                stack.pop()
-        else:
-            stack.append(row["publication"])
-    return stack
-
-
-def _log(
-    warehouse: Warehouse,
-    flavour: str,
-    kind: str,
-    release: str,
-    publication: str,
-    live: Mapping[str, Any] | None,
-    by: str,
-    reason: str,
-) -> None:
-    previous = live["publication"] if live else ""
-    logged = promotions(warehouse, flavour)
-    last = logged[-1] if logged else None
-    if last and (last["kind"], last["publication"], last["previous"]) == (kind, publication, previous):
-        return  # of a run that was interrupted before the pointer followed
-    now = datetime.now(timezone.utc)
-    if last is not None:
-        now = max(now, last["at"] + timedelta(microseconds=1))  # the order of the log outlives a clock set back
-    row = {
-        "flavour": flavour,
-        "release": release,
-        "publication": publication,
-        "kind": kind,
-        "previous": previous,
-        "by": by,
-        "reason": reason,
-        "at": now,
-    }
-    warehouse.tables.append_rows(PROMOTIONS, [row])
-
-
 def _card(store: Store, folder: str) -> dict[str, Any]:
     return read_json(store, f"{folder}/{DATA_CARD}")
-
-
-def tell_hold(held: Mapping[str, Any]) -> str:
-    """A hold in words: who, since when, why."""
-    what = "rolled back and held" if held["kind"] == ROLLBACK else "held"
-    return f"{what} by {held['by']} since {held['at']:%Y-%m-%d %H:%M} UTC: {held['reason']}"
 
 
 def _check_asked(by: str, reason: str) -> None:

@@ -203,7 +203,7 @@ class Receipts:
         try:
             with FileLock(file, timeout=0):
                 return False
-        except Timeout:
+        except (Timeout, PermissionError):  # another user's: whoever may only look leaves it alone
             return True
 
     def _lock_file(self, name: str) -> Path:

@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from sid_pipeline.keys import check_key
+from sid_pipeline.promotion_log import live_pointer
 from sid_pipeline.publication.folder import PublicationError, release_folder
 from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.receipts import MissingInput
@@ -122,7 +123,7 @@ def to_refresh(warehouse: Warehouse) -> tuple[list[str], list[str]]:
     left_out = []
     for flavour in warehouse.settings.active_flavours:
         try:
-            pointer = read_pointer(warehouse.published, flavour)
+            pointer = live_pointer(warehouse, flavour)
         except PublicationError as error:
             left_out.append(f"{flavour} is not refreshed: {error}")
             continue

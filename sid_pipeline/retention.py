@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 from sid_pipeline.embedders import RELEVANCE_MODEL, current_id, where_now
 from sid_pipeline.files import digest
-from sid_pipeline.promotion import pointer_lock, ways_back
+from sid_pipeline.promotion import pointer_lock
+from sid_pipeline.promotion_log import live_pointer, ways_back
 from sid_pipeline.publication.folder import finished, newest, number_of, release_folder
-from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.receipts import MissingInput, complete_snapshots
 from sid_pipeline.releases import RETIRED, Release, all_releases, clear, is_left_of
 from sid_pipeline.resources.faults import machine_fault
@@ -131,7 +131,7 @@ def _kept_releases(warehouse: Warehouse, open_work: Collection[str], today: date
     days = warehouse.settings.retention.retired_days
     why: dict[str, str] = {}
     for flavour in warehouse.settings.flavours:
-        pointer = read_pointer(warehouse.store, flavour)
+        pointer = live_pointer(warehouse, flavour)
         if pointer is not None:
             why.setdefault(pointer["release"], f"live for {flavour}")
     for flavour in warehouse.settings.flavours:
@@ -156,7 +156,7 @@ def _kept_publications(warehouse: Warehouse) -> dict[str, str]:
     store, number = warehouse.store, warehouse.settings.retention.publications
     why: dict[str, str] = {}
     for flavour in warehouse.settings.flavours:
-        pointer = read_pointer(store, flavour)
+        pointer = live_pointer(warehouse, flavour)
         if pointer is not None:
             why.setdefault(pointer["publication"], f"live for {flavour}")
         for folder in ways_back(warehouse, flavour):
@@ -183,7 +183,7 @@ def _kept_snapshots(
                 if made is not None:
                     why.setdefault(made.facts["as_of_snapshot"], f"{flavour}/{stage} of {name} stands on it")
     for flavour in settings.flavours:
-        pointer = read_pointer(warehouse.store, flavour)
+        pointer = live_pointer(warehouse, flavour)
         if pointer is not None:
             why.setdefault(pointer["as_of_snapshot"], f"what is live for {flavour} stands on it")
         for folder in ways_back(warehouse, flavour):
@@ -527,7 +527,7 @@ def _take_publications(warehouse: Warehouse, folders: list[str]) -> None:
     for folder in folders:
         flavour = folder.split("/")[1]
         with pointer_lock(warehouse, flavour):
-            pointer = read_pointer(warehouse.store, flavour)
+            pointer = live_pointer(warehouse, flavour)
             if folder not in {pointer["publication"] if pointer else "", *ways_back(warehouse, flavour)}:
                 warehouse.store.remove(folder)
 

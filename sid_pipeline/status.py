@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from sid_pipeline.drift import drifted
 from sid_pipeline.evaluation.drift import advice
-from sid_pipeline.promotion import standing_hold, tell_hold, ways_back
+from sid_pipeline.promotion_log import live_pointer, standing_hold, tell_hold, ways_back
 from sid_pipeline.publication.folder import PublicationError, look_over
-from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.receipts import Receipt, complete_snapshots
 from sid_pipeline.releases import RETIRED, SERVED, Release, all_releases, served_releases
 from sid_pipeline.resources.warehouse import Warehouse
@@ -137,7 +136,8 @@ def _releases(
             cells.append(assigned.facts["as_of_snapshot"] if assigned else "none")
             found.blocked += _failed(assigned, f"{flavour} {name}")
             going_live = _not_advanced(warehouse, flavour, name, pointers[flavour])
-            found.blocked += _failed(going_live, f"{flavour} {name} did not go live")
+            if live.get(flavour, name) == name:  # else readers have gone on to another release
+                found.blocked += _failed(going_live, f"{flavour} {name} did not go live")
         served = [flavour for flavour, there in live.items() if there == name]
         state = f"live ({', '.join(served)})" if served and release.state == SERVED else release.state
         rows.append([name, state, release.taxonomy_revision[:12], release.training_snapshot, *cells])
@@ -176,7 +176,7 @@ def _drift(warehouse: Warehouse) -> list[str]:
 def _live(warehouse: Warehouse, flavour: str) -> tuple[Pointer | None, str]:
     """The live pointer of a flavour, and what is wrong with what is live (empty: nothing that a quick look shows)."""
     try:
-        pointer = read_pointer(warehouse.store, flavour)
+        pointer = live_pointer(warehouse, flavour)
     except PublicationError as error:
         return None, str(error)
     if pointer is None:

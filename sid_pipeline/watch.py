@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from sid_pipeline.ingest.errors import InputError
-from sid_pipeline.publication.live import read_pointer
+from sid_pipeline.promotion_log import live_pointer
+from sid_pipeline.publication.folder import PublicationError
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import PRODUCTS
 
@@ -67,7 +68,10 @@ def stale_flavours(warehouse: Warehouse, today: date) -> list[Stale]:
     """Flavours whose live SIDs are older than `alerts.stale_after_days`."""
     found = []
     for flavour in warehouse.settings.active_flavours:
-        pointer = read_pointer(warehouse.published, flavour)
+        try:
+            pointer = live_pointer(warehouse, flavour)
+        except PublicationError:  # what reads it says so
+            continue
         if pointer is None:
             continue
         days = (today - date.fromisoformat(pointer["as_of_snapshot"])).days
@@ -80,7 +84,11 @@ def what_is_served(warehouse: Warehouse) -> str:
     """What readers get now, flavour by flavour, in one sentence."""
     parts = []
     for flavour in warehouse.settings.active_flavours:
-        pointer = read_pointer(warehouse.published, flavour)
+        try:
+            pointer = live_pointer(warehouse, flavour)
+        except PublicationError as error:
+            parts.append(f"{flavour}: {error}")
+            continue
         if pointer is None:
             parts.append(f"{flavour}: nothing yet")
         else:

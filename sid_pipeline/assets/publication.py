@@ -12,7 +12,8 @@ from sid_pipeline.assets.evaluation import DIFF, REPORT
 from sid_pipeline.assets.flavours import Flavour
 from sid_pipeline.assets.recording import Check, Outcome, markdown_table, materialise, stage_failures
 from sid_pipeline.assets.training import CODEBOOK
-from sid_pipeline.promotion import PIPELINE, PRODUCTS_ARE_THERE, go_live, standing_hold
+from sid_pipeline.promotion import PIPELINE, PRODUCTS_ARE_THERE, go_live
+from sid_pipeline.promotion_log import standing_hold
 from sid_pipeline.publication.folder import PublicationError
 from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.publication.store import MANIFEST

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 
 import pytest
 from click.testing import CliRunner
@@ -12,18 +12,19 @@ from sid_pipeline.promotion import (
     PromotionRefused,
     go_live,
     hold,
-    promotions,
     release_hold,
     rollback,
-    standing_hold,
 )
+from sid_pipeline.promotion_log import promotions, standing_hold
 from sid_pipeline.publication.folder import PublicationError
 from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.publication.publish import publish
 from sid_pipeline.receipts import MissingInput, Receipt
+from sid_pipeline.releases import to_refresh
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import RELEASES
 from sid_pipeline.settings import load_settings
+from sid_pipeline.watch import stale_flavours, what_is_served
 from sid_pipeline_tests.publications import DAY2, PASSED, QUALITY, source
 
 ADA = {"by": "Ada", "reason": "because"}
@@ -364,18 +365,65 @@ def test_a_release_that_is_not_there_is_told_once_with_those_that_are(warehouse,
     assert done.output.count("nope") == 1
 
 
-def test_a_promotion_makes_a_broken_pointer_anew_and_still_compares_with_what_was_live(warehouse, put):
+@pytest.mark.parametrize("broken", ["{", None])
+def test_a_person_s_word_mends_a_pointer_that_is_broken_or_gone(warehouse, put, broken):
     put()
+    night(warehouse)
+    put(DAY2, snapshot="2026-01-06")
     night(warehouse)
     pointer = warehouse.state / "live" / "esci.json"
     whole = pointer.read_bytes()
-    pointer.write_text("{")
+
+    def spoil():
+        pointer.unlink() if broken is None else pointer.write_text(broken)
+
+    spoil()
     with pytest.raises(PublicationError, match="promote a release again"):
         night(warehouse)
+    assert "esci.json" in what_is_served(warehouse)
+    assert to_refresh(warehouse)[1] and stale_flavours(warehouse, date(2027, 1, 1)) == []
     assert "was live already" in go_live(warehouse, "esci", "r1", **ADA, switch=True).sentence
     assert pointer.read_bytes() == whole
-    pointer.write_text("{")
-    put(CUT, snapshot="2026-01-06")
-    with pytest.raises(PromotionRefused, match="2 fewer"):
+    spoil()
+    hold(warehouse, "esci", **ADA)
+    assert pointer.read_bytes() == whole
+    cut = put(CUT, snapshot="2026-01-07")
+    spoil()
+    with pytest.raises(PromotionRefused, match="held by Ada"):
         go_live(warehouse, "esci", "r1", **ADA, switch=True)
-    assert pointer.read_text() == "{"
+    assert pointer.read_bytes() == whole, "readers have something again, whatever was refused"
+    spoil()
+    release_hold(warehouse, "esci", **ADA)
+    spoil()
+    with pytest.raises(PromotionRefused, match="1 fewer"):
+        go_live(warehouse, "esci", "r1", **ADA, switch=True)
+    assert pointer.read_bytes() == whole and live(warehouse) != cut
+    spoil()
+    assert "went back to r1 as of 2026-01-05" in rollback(warehouse, "esci", **ADA).sentence
+    assert kinds(warehouse) == ["first", "advance", "hold", "release hold", "rollback"]
+
+
+def test_no_other_release_goes_live_by_itself_where_the_pointer_is_gone(warehouse, put):
+    put()
+    night(warehouse)
+    put(DAY2, release="r2")
+    go_live(warehouse, "esci", "r2", **ADA, switch=True)
+    (warehouse.state / "live" / "esci.json").unlink()
+    with pytest.raises(PublicationError, match=r"live/esci\.json is gone, though publications/esci/r1/"):
+        night(warehouse, "r1")
+    assert live(warehouse) is None
+
+
+def test_publications_that_go_to_another_place_begin_there_with_a_person_s_word(warehouse, put, tmp_path):
+    put()
+    night(warehouse)
+    put(DAY2, snapshot="2026-01-06")
+    night(warehouse)
+    elsewhere = warehouse.settings.publication.model_copy(update={"root": "elsewhere"})
+    moved = Warehouse(warehouse.settings.model_copy(update={"publication": elsewhere}))
+    made = publish(moved.store, source(tmp_path, DAY2, snapshot="2026-01-06"), tmp_path / "spool")
+    moved.receipts.put(Receipt("esci/publication", "r1", {}, "v", facts={"folder": made.folder}))
+    with pytest.raises(PublicationError, match="is gone"):
+        night(moved)
+    go_live(moved, "esci", "r1", **ADA, switch=True)
+    assert live(moved) == made.folder

@@ -9,7 +9,8 @@ from datetime import date, datetime, timedelta, timezone
 import pytest
 
 from sid_pipeline import retention
-from sid_pipeline.promotion import PromotionRefused, go_live, release_hold, rollback, ways_back
+from sid_pipeline.promotion import PromotionRefused, go_live, release_hold, rollback
+from sid_pipeline.promotion_log import ways_back
 from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.publication.publish import publish
 from sid_pipeline.reader import open_live, open_release

@@ -139,6 +139,16 @@ def test_a_lost_run_of_any_job_names_what_brings_its_day_or_release_up_to_date(w
     assert "again: ask for release r9 as before" in told
 
 
+def test_a_night_that_did_not_go_live_counts_no_more_once_readers_went_on(warehouse, served, tmp_path):
+    failed = {"name": "products_are_there", "passed": False, "sentence": "2 active products against 4.", "figures": {}}
+    receipt = Receipt("esci/live", "r1", {"publication": "publications/esci/r1/x"}, "v", checks=[failed])
+    warehouse.receipts.put(receipt)
+    assert "esci r1 did not go live: products_are_there" in show_status(warehouse)
+    pin(warehouse, "r2")
+    make_live(warehouse, tmp_path, "r2")
+    assert "did not go live" not in show_status(warehouse)
+
+
 def test_work_that_ends_while_it_is_looked_for_is_no_fault(warehouse, served, monkeypatch):
     warehouse.receipts.fail("products", NEXT, "gone in a moment")
     warehouse.receipts.begin("offers", NEXT, "products.2026-01-06")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from sid_pipeline.promotion import promotions
+from sid_pipeline.promotion_log import promotions
 from sid_pipeline.publication.folder import finished
 from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.reader import open_live, open_release
