@@ -412,9 +412,9 @@ def _calls_to_go(warehouse: Warehouse, today: date) -> Iterator[Removal]:
         yield Removal(CALLS, first, f"answered before {first}, {days} days ago", f"{rows:,} rows")
 
 
-def _spools_to_go(warehouse: Warehouse) -> Iterator[Removal]:
+def _spools_to_go(warehouse: Warehouse, days: int = SPOOL_DAYS) -> Iterator[Removal]:
     for folder in _below(warehouse.state / "spool"):
-        if is_left_behind(folder) and time.time() - folder.stat().st_mtime > SPOOL_DAYS * 86_400:
+        if is_left_behind(folder) and time.time() - folder.stat().st_mtime >= days * 86_400:
             yield _artefact(warehouse.state, SPOOL, folder, "its process is gone")
 
 
@@ -501,7 +501,7 @@ def make_room(warehouse: Warehouse, dry_run: bool = False) -> list[Removal]:
     """
     every = dict.fromkeys((release.release for release in all_releases(warehouse.tables)), "")
     stay = Kept(every, {}, _kept_publications(warehouse), frozenset())
-    going = [*_publications_to_go(warehouse, stay), *_spools_to_go(warehouse)]
+    going = [*_publications_to_go(warehouse, stay), *_spools_to_go(warehouse, days=0)]
     if not dry_run:
         _take_publications(warehouse, [removal.name for removal in going if removal.kind == PUBLICATION])
         for removal in going:

@@ -40,6 +40,7 @@ def run_everything(settings: Settings, snapshot: str | None = None, release: str
     Raises:
         RunFailed: a stage failed.
         ReleaseError: the release is retired.
+        InputError: the state is another catalogue's.
         ValueError: the day or the release is no possible partition.
     """
     standing = Path.cwd()
@@ -56,6 +57,7 @@ def run_everything(settings: Settings, snapshot: str | None = None, release: str
 
     warnings.filterwarnings("ignore", module="dagster")
     warehouse = Warehouse(settings)
+    warehouse.claim()
     served, left_out = ([], []) if release else to_refresh(warehouse)
     wanted = [check_key("release", release)] if release else served
     if not wanted and not left_out:
@@ -111,6 +113,7 @@ def build_release(
 
     Raises:
         RunFailed: a stage failed.
+        InputError: the state is another catalogue's.
         ValueError: a name is not allowed or a flavour unknown.
     """
     home(settings)
@@ -130,6 +133,7 @@ def build_release(
     if unknown:
         raise ValueError(f"no flavour {unknown[0]!r}; there are {', '.join(settings.active_flavours)}")
     warehouse = Warehouse(settings)
+    warehouse.claim()
     refuse_retired(warehouse.tables, release)
     definitions = build_definitions(settings, {"warehouse": warehouse})
     selection = None
