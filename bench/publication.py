@@ -78,7 +78,7 @@ def publish_night(work: Path, n: int, night: int) -> dict[str, float]:
     words = np.zeros((4, 512, 64), np.float32)
     pins = {"codebook_id": "c", "embedders": {}, "night": night}
     moved = lambda folder: shutil.copytree(ready, folder, copy_function=_link)  # noqa: E731
-    source = Source("esci", "r1", day, pins, moved, codebook, words, False, Facts())
+    source = Source("esci", "r1", day, pins, moved, {}, codebook, words, False, Facts())
     started = time.perf_counter()
     made = publish(open_store(work / "state"), source, work / "spool")
     seconds = time.perf_counter() - started

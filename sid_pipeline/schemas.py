@@ -288,6 +288,8 @@ TAXONOMY_CHANGES = TableSpec(
 # `recoded` a new codebook, `returned` a product that was withdrawn.
 CHANGES = ("new", "text_changed", "recleaned", "recoded", "returned", "withdrawn")
 ACTIVE = "withdrawn_on IS NULL"  # rows of SEMANTIC_IDS whose product is in the catalogue
+# Rows with a SID for readers: a product that has no vector for a while may have kept one, see `collisions`.
+ASSIGNED = "(base_sid IS NOT NULL AND published_sid IS NOT NULL)"
 
 SEMANTIC_IDS = TableSpec(
     "semantic_ids",
@@ -297,7 +299,11 @@ SEMANTIC_IDS = TableSpec(
         RELEASE,
         _k("product_id", "string", "the product"),
         _c("base_sid", "string", "c1_c2_c3_c4 from the vector and the codebook alone; null when unassigned"),
-        _c("published_sid", "string", "base_sid after the collision policy: what readers get; null when unassigned"),
+        _c(
+            "published_sid",
+            "string",
+            "base_sid after the collision policy: what readers get, if there is a base_sid",
+        ),
         _c("codes", "array<int>", "the codewords of base_sid, coarse to fine, each in [0, codebook_size)"),
         _c("distance", "float", "squared distance between the latent vector and its quantisation"),
         _c("margin", "float", "smallest relative gap between the nearest and second nearest codeword"),

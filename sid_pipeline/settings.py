@@ -567,6 +567,9 @@ def _default_flavours() -> dict[str, FlavourSpec]:
     }
 
 
+MAX_TOKENS = 8  # `publication.vocabulary` has letters for so many levels
+
+
 class Settings(Model):
     """Everything that can be set. `state_dir` holds all that the pipeline writes."""
 
@@ -630,6 +633,15 @@ class Settings(Model):
                     check_template(spec.template, cleaned)
                 except ValueError as error:
                     raise ValueError(f"embedders.{name}.template: {error}") from error
+        levels = TrainConfig.from_dict(self.training).levels
+        for name, flavour in self.flavours.items():
+            if levels + (flavour.collision == "disambiguate") > MAX_TOKENS:
+                raise ValueError(f"training.levels is {levels}: a SID of {name} has at most {MAX_TOKENS} tokens")
+            if flavour.collision == "capacity" and levels == 1:
+                raise ValueError(
+                    f"flavours.{name}.collision = 'capacity' needs 2 training.levels or more: the overflow "
+                    "goes to another last codeword under the same prefix"
+                )
         if self.relevance.embedder not in self.embedders:
             raise ValueError(f"relevance.embedder is {self.relevance.embedder!r}; known embedders: {known}")
         return self

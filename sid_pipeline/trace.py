@@ -91,11 +91,10 @@ def _trace_flavour(
         EMBEDDED_PRODUCTS, columns=["text"], filters=mine, embedder_id=identity, snapshot=snapshot
     ).to_pylist()
     text = texts[0]["text"] if texts else None
-    if not rows or rows[0]["base_sid"] is None:
+    if not rows or rows[0]["base_sid"] is None or rows[0]["withdrawn_on"]:
         reason = rows[0]["reason"] if rows else f"not assigned in release {release!r}"
-        return FlavourTrace(flavour, None, reason, [], text, None, [])
-    if rows[0]["withdrawn_on"]:
-        reason = f"withdrawn on {rows[0]['withdrawn_on']}; was {rows[0]['base_sid']}"
+        if rows and rows[0]["withdrawn_on"]:
+            reason = f"withdrawn on {rows[0]['withdrawn_on']}; was {rows[0]['base_sid'] or 'without a SID'}"
         return FlavourTrace(flavour, None, reason, [], text, None, [])
     sid = rows[0]["base_sid"]
     prefixes = sid_prefixes(sid)

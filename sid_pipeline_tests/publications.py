@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sid_pipeline.publication.card import Facts
 from sid_pipeline.publication.delta import PRODUCTS
+from sid_pipeline.publication.folder import PRODUCT_SIDS, UNASSIGNED, WITHDRAWN
 from sid_pipeline.publication.publish import INDEX_SCHEMA, Source
 
 LEVELS, SIZE = 4, 16
@@ -75,11 +77,22 @@ def source(
         snapshot=snapshot,
         pins={"codebook_id": f"codebook-of-{release}", "embedders": {"esci": "e1"}, "day": snapshot, **pins},
         stage=stage,
+        expected=_expected(products(rows)),
         codebook=codebook,
         codewords=np.arange(LEVELS * SIZE * 8, dtype=np.float32).reshape(LEVELS, SIZE, 8),
         further=further,
         facts=Facts({"codebook_id": f"codebook-of-{release}"}, quality, checks),
     )
+
+
+def _expected(table: pa.Table) -> dict[str, int]:
+    active = table.filter(pc.is_null(table["withdrawn_on"]))
+    assigned = pc.sum(pc.is_valid(active["sid"])).as_py() or 0
+    return {
+        PRODUCT_SIDS: assigned,
+        UNASSIGNED: len(active) - assigned,
+        WITHDRAWN: len(table) - len(active),
+    }
 
 
 def _write_parts(table: pa.Table, folder: Path, parts: int) -> None:

@@ -1,5 +1,7 @@
 """Semantic IDs of the full catalogue: a snapshot's vectors through the release's frozen codebook, in Spark."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -21,7 +23,7 @@ from sid_pipeline.ingest.errors import InputError
 from sid_pipeline.receipts import Receipt
 from sid_pipeline.releases import Release, need_release
 from sid_pipeline.resources.warehouse import Warehouse
-from sid_pipeline.schemas import ACTIVE, PRODUCTS, SEMANTIC_IDS
+from sid_pipeline.schemas import ACTIVE, ASSIGNED, PRODUCTS, SEMANTIC_IDS
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -75,8 +77,9 @@ def assignment_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
         with stage_failures(context, warehouse, key):
             release = need_release(warehouse.tables, context.partition_key)
             snapshot = choose_snapshot(warehouse, flavour, config.as_of_snapshot)
-            last = warehouse.receipts.get(key, release.release)
-            _refuse_going_back(last, snapshot, config.as_of_snapshot is not None, config.force)
+            refuse = partial(_refuse_going_back, snapshot, config)
+            if (last := warehouse.receipts.get(key, release.release)) is not None:
+                refuse(last.facts["as_of_snapshot"])
             check_joined(flavour, warehouse.receipts.need(flavour.key(TRAINING_SET), release.release))
             codebook = warehouse.receipts.need(flavour.key(CODEBOOK), release.release)
             embeddings = embedding_receipts(warehouse, flavour, release, snapshot)
@@ -93,10 +96,10 @@ def assignment_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
                 "collision_policy": str(flavour.policy),
                 "max_missing_share": warehouse.settings.assignment.max_missing_share,
             },
-            lambda: _assign(warehouse, flavour, release, snapshot, codebook),
+            lambda: _assign(warehouse, flavour, release, snapshot, codebook, refuse),
             earlier=Earlier(
                 lambda: warehouse.receipts.get(key, release.release),
-                lambda receipt: _stand(receipt, snapshot),
+                lambda receipt: _stand(receipt, snapshot, refuse),
                 but_for=frozenset({"as_of_snapshot"}),
             ),
         )
@@ -104,47 +107,59 @@ def assignment_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
     return [semantic_ids]
 
 
-def _refuse_going_back(last: Receipt | None, snapshot: str, asked: bool, force: bool) -> None:
-    """Refuse an older snapshot than the last. `asked`: a person named it; else it is the newest complete one."""
-    if last is not None and snapshot < last.facts["as_of_snapshot"] and not force:
-        if not asked:
+def _refuse_going_back(snapshot: str, config: SnapshotConfig, standing: str) -> None:
+    """Refuse an older snapshot than the one the SIDs stand on. One that nobody named is the newest complete one."""
+    if snapshot < standing and not config.force:
+        if config.as_of_snapshot is None:
             raise InputError(
-                f"the SIDs of this release stand on {last.facts['as_of_snapshot']}, which was to be made anew and did "
+                f"the SIDs of this release stand on {standing}, which was to be made anew and did "
                 f"not come to its end (the newest complete snapshot is {snapshot}): mend that day and materialise it "
                 "again; what is live stays"
             )
         raise InputError(
-            f"snapshot {snapshot} is older than {last.facts['as_of_snapshot']}, which the SIDs of this release stand "
+            f"snapshot {snapshot} is older than {standing}, which the SIDs of this release stand "
             "on: set force to go back"
         )
 
 
-def _stand(receipt: Receipt, snapshot: str) -> Outcome:
+def _stand(receipt: Receipt, snapshot: str, refuse: Callable[[str], None]) -> Outcome:
     """The SIDs as they are, standing on another day with the same products, vectors and codebook."""
+    refuse(receipt.facts["as_of_snapshot"])
     told: dict[str, object] = {name: 0 for name in receipt.metadata if name.startswith(TOUCHED)}
     told |= {"as of snapshot": snapshot, "rows written": 0, "whole slice": False}
     return Outcome.again(receipt, told, {"as_of_snapshot": snapshot})
 
 
-def _assign(warehouse: Warehouse, flavour: Flavour, release: Release, snapshot: str, trained: Receipt) -> Outcome:
+def _assign(
+    warehouse: Warehouse,
+    flavour: Flavour,
+    release: Release,
+    snapshot: str,
+    trained: Receipt,
+    refuse: Callable[[str], None],
+) -> Outcome:
     from pyspark.sql import functions as F
 
     from sid_pipeline.assignment.assign import Assigner
-    from sid_pipeline.assignment.refresh import inspect, refresh
+    from sid_pipeline.assignment.refresh import OlderSnapshot, inspect, refresh
     from sid_pipeline.rqvae import Codebook
 
     tables = warehouse.tables
     codebook = Codebook.load(warehouse.state / trained.facts["folder"])
     catalogue = flavour_catalogue(warehouse, flavour, release, snapshot, ["product_id"])
     assigner = Assigner(codebook, flavour.weights, flavour.policy, snapshot)
-    done = refresh(tables, catalogue, assigner, flavour.name, release.release)
+    try:
+        done = refresh(tables, catalogue, assigner, flavour.name, release.release)
+    except OlderSnapshot as older:  # written since this run looked, or by one that was killed before its receipt
+        refuse(older.standing)
+        done = refresh(tables, catalogue, assigner, flavour.name, release.release, force=True)
 
     written = tables.read(SEMANTIC_IDS, flavour=flavour.name, release=release.release)
     products = tables.read(PRODUCTS, snapshot=snapshot).select("product_id", "title")
     seen = inspect(written, products, codebook.levels, codebook.codebook_size, snapshot)
     here = written.where(ACTIVE)
-    sample = here.where("published_sid IS NOT NULL").orderBy("base_sid", "product_id").limit(20)
-    unassigned = here.where("published_sid IS NULL").select("product_id", "reason").orderBy("product_id").limit(20)
+    sample = here.where(ASSIGNED).orderBy("base_sid", "product_id").limit(20)
+    unassigned = here.where(f"NOT {ASSIGNED}").select("product_id", "reason").orderBy("product_id").limit(20)
     odd = here.where("out_of_distribution").orderBy(F.desc("distance"), "product_id").limit(20)
     return Outcome(
         data_version=seen.fingerprint,

@@ -14,13 +14,13 @@ from sid_pipeline.assets.recording import Check, Outcome, markdown_table, materi
 from sid_pipeline.assets.training import CODEBOOK
 from sid_pipeline.promotion import PIPELINE, PRODUCTS_ARE_THERE, go_live
 from sid_pipeline.promotion_log import standing_hold
-from sid_pipeline.publication.folder import PublicationError
+from sid_pipeline.publication.folder import PRODUCT_SIDS, UNASSIGNED, WITHDRAWN, PublicationError
 from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.publication.store import MANIFEST
 from sid_pipeline.receipts import Receipt
 from sid_pipeline.releases import need_release
 from sid_pipeline.resources.warehouse import Warehouse
-from sid_pipeline.schemas import ACTIVE, OFFERS, SEMANTIC_IDS
+from sid_pipeline.schemas import OFFERS, SEMANTIC_IDS
 from sid_pipeline.settings import Settings
 from sid_pipeline.watch import what_is_served
 
@@ -137,8 +137,7 @@ def _refuse_failed(assigned: Receipt) -> None:
 def _publish(
     warehouse: Warehouse, flavour: Flavour, release: str, pins: dict, assigned: Receipt, report: Receipt
 ) -> Outcome:
-    from pyspark.sql import functions as F
-
+    from sid_pipeline.assignment.refresh import look
     from sid_pipeline.publication.card import Facts
     from sid_pipeline.publication.publish import Source, publish
     from sid_pipeline.publication.stage import stage
@@ -149,24 +148,29 @@ def _publish(
     codebook_folder = warehouse.state / trained.facts["folder"]
     codebook = Codebook.load(codebook_folder)
     offers = tables.read(OFFERS, snapshot=pins["as_of_snapshot"]) if warehouse.settings.source.offers else None
-    sids = tables.read(SEMANTIC_IDS, flavour=flavour.name, release=release)
-    made_with = sids.where(ACTIVE).select("codebook_id", "collision_policy").distinct().collect()
-    policies = sorted({row["collision_policy"] for row in made_with if row["collision_policy"]})
-    codebooks = sorted({row["codebook_id"] for row in made_with})
+    # One version throughout: another process may refresh the slice meanwhile.
+    sids = tables.read(SEMANTIC_IDS, version=tables.version(SEMANTIC_IDS), flavour=flavour.name, release=release)
+    seen = look(sids)
+    if seen.fingerprint != assigned.data_version:
+        raise PublicationError(
+            f"the SIDs of {flavour.name} {release} are no longer those of {pins['as_of_snapshot']} that were checked: "
+            "they were refreshed meanwhile, or that did not come to its end. Nothing is published of them; refresh the "
+            "release again"
+        )
+    codebooks, policies = seen.codebooks, seen.policies
     if codebooks != [pins["codebook_id"]] or len(policies) > 1:
         raise PublicationError(
             f"the SIDs of {flavour.name} {release} are of codebooks {codebooks} and collision policies {policies}, "
             f"their last materialisation said {pins['codebook_id']} and one policy: materialise semantic_ids again"
         )
     collision = policies[0] if policies else "share"
-    # The last SID of a product that was withdrawn under another codebook would now read as something else.
-    sids = sids.withColumn("published_sid", F.when(F.col("codebook_id") == pins["codebook_id"], F.col("published_sid")))
     source = Source(
         flavour=flavour.name,
         release=release,
         snapshot=pins["as_of_snapshot"],
         pins={**pins, "collision": collision},
         stage=lambda folder: stage(folder, sids, offers),
+        expected={PRODUCT_SIDS: seen.assigned, UNASSIGNED: seen.unassigned, WITHDRAWN: seen.withdrawn},
         codebook=codebook_folder,
         codewords=codebook.arrays["codewords"],
         further=collision.startswith("disambiguate"),

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sid_pipeline.assignment.collisions import Policy, publish
+from sid_pipeline.assignment.collisions import Policy, prefix_of, publish
 from sid_pipeline.embedding.vectors import join, matrix
 from sid_pipeline.resources.parquet import Batches
 from sid_pipeline.rqvae import Codebook
@@ -114,7 +114,8 @@ class Assigner:
         """All rows of a slice from the start: the columns of SEMANTIC_IDS without flavour and release.
 
         Args:
-            before: rows of another codebook that these replace; their products are marked as recoded.
+            before: rows of another codebook that these replace; their products are marked as recoded, and those that
+                the catalogue lacks stay or become tombstones, without the SID, which would now mean something else.
         """
         from pyspark.sql import functions as F
 
@@ -136,6 +137,8 @@ class Assigner:
             F.lit(None).cast("string").alias("withdrawn_on"),
             F.lit(self.as_of_snapshot).alias("as_of_snapshot"),
         )
+        if before is not None:
+            rows = rows.unionByName(self._tombstones(before, texts))
         with _kept(rows, self.policy.kind != "share") as kept:
             yield self._published(catalogue, kept, None)
 
@@ -174,6 +177,22 @@ class Assigner:
                 ):
                     yield published, published.count()
 
+    def _tombstones(self, before: DataFrame, texts: DataFrame) -> DataFrame:
+        """Rows of products that were there `before` another codebook came and are not among `texts`."""
+        from pyspark.sql import functions as F
+
+        gone = before.join(texts.select("product_id"), "product_id", "left_anti")
+        was_gone = F.col("withdrawn_on").isNotNull()
+        same = {
+            "withdrawn_on": F.coalesce("withdrawn_on", F.lit(self.as_of_snapshot)),
+            "as_of_snapshot": F.when(was_gone, F.col("as_of_snapshot")).otherwise(self.as_of_snapshot),
+            "change": F.lit("withdrawn"),
+        }
+        types = {column.name: column.type for column in SEMANTIC_IDS.columns}
+        lost = {name: F.lit(None).cast(types[name]) for name in (*CODED, "reason", "published_sid")}
+        columns = ["product_id", "source_hash", "text_hash", *lost, *same]
+        return gone.withColumns({**lost, **same}).select(*columns)
+
     @property
     def _hashes(self) -> list[str]:
         return [f"hash_{i}" for i in range(len(self.weights))]
@@ -199,9 +218,9 @@ class Assigner:
         if len(self._hashes) > 1:
             split = F.split("text_hash", "[+]")
             parts = [F.get(split, F.lit(i)) for i in range(len(self._hashes))]
-        # One without a SID is looked at every night: its vector may have come.
+        # One without a SID is looked at every night: its vector, or room under its prefix, may have come.
         was = (
-            F.when(F.col("base_sid").isNull(), F.lit(1))
+            F.when(F.col("base_sid").isNull() | F.col("published_sid").isNull(), F.lit(1))
             .otherwise(here)
             .bitwiseXOR(told("source", F.col("source_hash")))
         )
@@ -228,6 +247,7 @@ class Assigner:
             | ~F.col("source_hash").eqNullSafe(old["source_hash"])
             | was_gone
             | old["base_sid"].isNull()
+            | old["published_sid"].isNull()
         )
         keeps = F.coalesce(gone | (same_text & old["base_sid"].isNotNull()), F.lit(False))
         return (
@@ -259,7 +279,8 @@ class Assigner:
         return store.mapInArrow(_numbered(run), CODED_DDL)
 
     def _changed_rows(self, frame: DataFrame, coded: DataFrame) -> DataFrame:
-        """`frame`, of `_differences`, as rows of SEMANTIC_IDS without those that stay as they were."""
+        """`frame`, of `_differences`, as rows of SEMANTIC_IDS without those that stay as they were; with `waits`, of
+        one that stays as it was unless its prefix has room for it now."""
         from pyspark.sql import functions as F
 
         keeps, gone, old = F.col("keeps"), F.col("gone"), F.col("old")
@@ -282,9 +303,17 @@ class Assigner:
             .when(same_source, F.lit("recleaned"))
             .otherwise(F.lit("text_changed"))
         )
-        # A changed text that keeps its base SID keeps what was published for it.
-        stays = keeps | (taken["base_sid"] == F.col("old.base_sid"))
-        return frame.where(~(known & still & same_source)).select(
+        # A changed text that keeps its base SID keeps what was published for it. Where SIDs are given out one by one,
+        # a product without a vector keeps its own too, so that nobody else gets it meanwhile.
+        stays = F.coalesce(keeps | (taken["base_sid"] == F.col("old.base_sid")), F.lit(False))
+        if self.policy.kind != "share":
+            above, own = taken["base_sid"], F.col("old.published_sid")
+            above = above if self.policy.kind == "disambiguate" else prefix_of(above)
+            back = F.col("old.base_sid").isNull() & (prefix_of(own) == above)
+            stays = stays | taken["base_sid"].isNull() | F.coalesce(back, F.lit(False))
+        same_row = known & still & same_source
+        waits = same_row & ~gone & taken["base_sid"].isNotNull() & F.col("old.published_sid").isNull()
+        return frame.where(~same_row | waits).select(
             "product_id",
             F.when(gone, F.col("old.source_hash")).otherwise(F.col("source_hash")).alias("source_hash"),
             F.when(gone, F.col("old.text_hash")).otherwise(F.col("text_hash")).alias("text_hash"),
@@ -294,6 +323,7 @@ class Assigner:
             F.when(stays, F.col("old.published_sid")).alias("published_sid"),
             F.when(gone, F.lit(self.as_of_snapshot)).alias("withdrawn_on"),
             F.when(known & still, F.col("old.as_of_snapshot")).otherwise(self.as_of_snapshot).alias("as_of_snapshot"),
+            waits.alias("waits"),
         )
 
     def _published(self, catalogue: Catalogue, rows: DataFrame, current: DataFrame | None) -> DataFrame:
@@ -312,6 +342,14 @@ class Assigner:
             return frame.mapInArrow(ordered, "product_id string, candidates binary")
 
         published = publish(rows, current, self.policy, candidates)
+        if "waits" in published.columns:
+            found = F.col("waits") & F.col("published_sid").isNotNull()
+            published = published.where(~F.col("waits") | found).withColumns(
+                {
+                    "change": F.when(found, F.lit("new")).otherwise(F.col("change")),
+                    "as_of_snapshot": F.when(found, F.lit(self.as_of_snapshot)).otherwise(F.col("as_of_snapshot")),
+                }
+            )
         stamped = published.withColumn("codebook_id", F.lit(self.codebook.id)).withColumn(
             "collision_policy", F.lit(str(self.policy))
         )
@@ -419,7 +457,7 @@ def last_codewords(codebook: Codebook, x: np.ndarray) -> np.ndarray:
         (N, K) integers; codewords that are equally near in order of their number.
     """
     above = codebook.quantised(codebook.encode(x)[:, : codebook.levels - 1])
-    rest = codebook.latent(x).astype(np.float64) - above
+    rest = codebook.latent(x, np.float64) - above
     words = codebook.arrays["codewords"][-1].astype(np.float64)
     scores = np.einsum("kd,kd->k", words, words) - 2 * rest @ words.T
     return np.argsort(scores, axis=1, kind="stable")

@@ -4,9 +4,10 @@ share          the base SID itself; right for retrieval by (retailer, SID)
 disambiguate   a further token, dense from 0 within the base SID
 capacity=k     at most k products a SID; the others take the nearest last codeword under their prefix that has room
 
-All policies append: a product whose base SID stays keeps what was published, a withdrawn product keeps its place, and
-newcomers come in the order of a hash of their id, so that the outcome depends on the rows alone, not on their order
-or partitioning. What does not belong here: how a base SID is made.
+All policies append: a product whose base SID stays keeps what was published; one that is withdrawn, or has no vector
+for a while, keeps its place; one that found no room is looked at again every night. Newcomers come in the order of a
+hash of their id, so that the outcome depends on the rows alone, not on their order or partitioning. What does not
+belong here: how a base SID is made.
 """
 
 from __future__ import annotations
@@ -75,9 +76,10 @@ def publish(
     place = _disambiguated if policy.kind == "disambiguate" else _within_capacity
     placed = place(newcomers, taken, policy, candidates)
     full = F.col("base_sid").isNotNull() & F.coalesce("published_sid", "placed").isNull()
+    found = F.col("placed").isNotNull()  # it may have been full the nights before
     return (
         rows.join(placed, "product_id", "left")
-        .withColumn("reason", F.when(full, F.lit(FULL)).otherwise(F.col("reason")))
+        .withColumn("reason", F.when(full, F.lit(FULL)).when(~found, F.col("reason")))
         .withColumn("published_sid", F.coalesce("published_sid", "placed"))
         .drop("placed")
     )

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 from sid_pipeline.assignment.assign import Assigner, Catalogue
 from sid_pipeline.assignment.collisions import PolicyError
 from sid_pipeline.resources.tables import SliceMoved, Tables, fingerprint_figures, fingerprint_of
-from sid_pipeline.schemas import ACTIVE, SEMANTIC_IDS
+from sid_pipeline.schemas import ACTIVE, ASSIGNED, SEMANTIC_IDS
 from sid_pipeline.settings import check_key
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 TRIES = 3
+FINGERPRINTED = ("product_id", "published_sid", "codebook_id", "withdrawn_on")
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,26 @@ class Refreshed:
     whole: bool
 
 
-def refresh(tables: Tables, catalogue: Catalogue, assigner: Assigner, flavour: str, release: str) -> Refreshed:
+class OlderSnapshot(ValueError):
+    """The slice stands on a newer snapshot, `standing`."""
+
+    def __init__(self, standing: str) -> None:
+        super().__init__(f"the slice stands on the newer snapshot {standing}")
+        self.standing = standing
+
+
+def refresh(
+    tables: Tables, catalogue: Catalogue, assigner: Assigner, flavour: str, release: str, *, force: bool = False
+) -> Refreshed:
     """Bring a slice to the assigner's snapshot.
 
     When another process writes the slice meanwhile, the work is done again on what that process wrote.
 
+    Args:
+        force: also to one that is older than what the slice stands on.
+
     Raises:
+        OlderSnapshot: it is older.
         KeyNotAllowed: the flavour or the release could leave its slice.
         PolicyError: the slice was published under another collision policy.
         SliceMoved: other processes wrote the slice each time.
@@ -43,15 +58,18 @@ def refresh(tables: Tables, catalogue: Catalogue, assigner: Assigner, flavour: s
     slice = {kind: check_key(kind, key) for kind, key in (("flavour", flavour), ("release", release))}
     for attempt in range(1, TRIES + 1):
         try:
-            return _refresh(tables, catalogue, assigner, slice)
+            return _refresh(tables, catalogue, assigner, slice, force)
         except SliceMoved:
             if attempt == TRIES:
                 raise
     raise AssertionError("unreachable")
 
 
-def _refresh(tables: Tables, catalogue: Catalogue, assigner: Assigner, slice: dict[str, str]) -> Refreshed:
+def _refresh(tables: Tables, catalogue: Catalogue, assigner: Assigner, slice: dict[str, str], force: bool) -> Refreshed:
     since = tables.ensure(SEMANTIC_IDS)
+    last = tables.last_commit(SEMANTIC_IDS, **slice)
+    if last is not None and assigner.as_of_snapshot < last["as_of_snapshot"] and not force:
+        raise OlderSnapshot(last["as_of_snapshot"])
     current = tables.read(SEMANTIC_IDS, version=since, **slice)
     stamps = _stamps(tables, current, since, slice)
     others = {policy for _, policy in stamps} - {str(assigner.policy)}
@@ -87,6 +105,48 @@ def _stamps(tables: Tables, current: DataFrame, version: int, slice: dict[str, s
         return {(same["codebook_id"], same["collision_policy"])}
     policy = F.coalesce("collision_policy", F.lit("share"))
     return {(row[0], row[1]) for row in current.select("codebook_id", policy).distinct().collect()}
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a slice holds, in short.
+
+    Attributes:
+        assigned, unassigned: active products with a SID, and without one.
+        withdrawn: tombstones.
+        codebooks, policies: that the active rows were made with, sorted.
+        fingerprint: as of `Inspection`.
+    """
+
+    assigned: int
+    unassigned: int
+    withdrawn: int
+    codebooks: list[str]
+    policies: list[str]
+    fingerprint: str
+
+
+def look(slice: DataFrame) -> Contents:
+    """Look at a slice of SEMANTIC_IDS once, quickly."""
+    from pyspark.sql import functions as F
+
+    here = F.expr(ACTIVE)
+    figures = slice.agg(
+        F.count(F.when(here & F.expr(ASSIGNED), True)).alias("assigned"),
+        F.count(F.when(here & ~F.expr(ASSIGNED), True)).alias("unassigned"),
+        F.count(F.when(~here, True)).alias("withdrawn"),
+        F.collect_set(F.when(here, F.col("codebook_id"))).alias("codebooks"),
+        F.collect_set(F.when(here, F.col("collision_policy"))).alias("policies"),
+        *fingerprint_figures(*FINGERPRINTED),
+    ).collect()[0]
+    return Contents(
+        assigned=figures["assigned"],
+        unassigned=figures["unassigned"],
+        withdrawn=figures["withdrawn"],
+        codebooks=sorted(figures["codebooks"]),
+        policies=sorted(figures["policies"]),
+        fingerprint=fingerprint_of(figures),
+    )
 
 
 @dataclass(frozen=True)
@@ -138,6 +198,7 @@ def inspect(slice: DataFrame, products: DataFrame, levels: int, codebook_size: i
     spelt = F.array_join(F.transform(code, lambda c: c.cast("string")), "_")
     out_of_range = F.exists(code, lambda c: (c < 0) | (c >= codebook_size))
     tonight = F.col("as_of_snapshot") == as_of_snapshot
+    assigned = F.expr(ASSIGNED)
 
     def count(condition):
         return F.count(F.when(condition, True))
@@ -145,17 +206,17 @@ def inspect(slice: DataFrame, products: DataFrame, levels: int, codebook_size: i
     figures = slice.agg(
         count(here).alias("active"),
         count(~here).alias("withdrawn"),
-        count(here & F.col("published_sid").isNotNull()).alias("assigned"),
-        count(here & F.col("published_sid").isNull() & F.col("reason").isNull()).alias("unexplained"),
+        count(here & assigned).alias("assigned"),
+        count(here & ~assigned & F.col("reason").isNull()).alias("unexplained"),
         count(out_of_range | (spelt != F.col("base_sid"))).alias("bad_codes"),
         count(here & F.col("out_of_distribution")).alias("out_of_distribution"),
         F.avg(F.when(here, F.col("distance"))).alias("mean_distance"),
         *[F.size(F.collect_set(F.when(here, code[level]))).alias(f"used_{level}") for level in range(levels)],
         *[count(tonight & (F.col("change") == name)).alias(name) for name in CHANGES],
-        *fingerprint_figures("product_id", "published_sid", "codebook_id", "withdrawn_on"),
+        *fingerprint_figures(*FINGERPRINTED),
     ).collect()[0]
     active = slice.where(ACTIVE)
-    distinct = active.select(F.countDistinct("published_sid")).collect()[0][0]
+    distinct = active.where(ASSIGNED).select(F.countDistinct("published_sid")).collect()[0][0]
     return Inspection(
         active=figures["active"],
         withdrawn=figures["withdrawn"],

@@ -44,6 +44,21 @@ CODEBOOK = "codebook"
 DATA_CARD = "data_card.json"
 README = "README.md"
 
+# What every manifest names, and the files that every publication has.
+_IN_MANIFEST = ("flavour", "release", "as_of_snapshot", "number", "parent", "pins", "rows", "files")
+_ALWAYS_THERE = (
+    PRODUCT_SIDS,
+    UNASSIGNED,
+    WITHDRAWN,
+    DELTA,
+    VOCABULARY,
+    ADDED_TOKENS,
+    TOKEN_VECTORS,
+    CONSTRAINTS,
+    DATA_CARD,
+    README,
+)
+
 _NAME = re.compile(r"(\d{6})-\d{4}-\d{2}-\d{2}-[0-9a-f]+")
 
 
@@ -103,6 +118,10 @@ def read_manifest(store: Store, folder: str) -> dict[str, Any]:
         raise PublicationError(
             f"{describe(store, path)} has schema version {version}, this code reads {SCHEMA_VERSION}"
         )
+    lacking = [name for name in _IN_MANIFEST if name not in manifest]
+    lacking = lacking or [name for name in _ALWAYS_THERE if name not in manifest["files"]]
+    if lacking:
+        raise PublicationError(f"{describe(store, path)} does not name {lacking[0]}, so it was altered: restore it")
     return manifest
 
 

@@ -13,8 +13,10 @@ from typing import Any
 from sid_pipeline.files import to_json
 from sid_pipeline.keys import check_key
 from sid_pipeline.publication.folder import PublicationError
-from sid_pipeline.publication.store import MANIFEST, Store, open_store, read_json
+from sid_pipeline.publication.store import MANIFEST, Store, describe, open_store, read_json
 
+_NAMES = ("release", "as_of_snapshot", "codebook_id", "publication", "manifest_sha256")
+_MEND = "promote a release again, which writes it anew"
 FIRST, ADVANCE, SWITCH, SAME, OTHER_RELEASE = "first", "advance", "switch", "same", "other release"
 
 
@@ -35,11 +37,15 @@ def read_pointer(where: Store | str | Path, flavour: str) -> dict[str, Any] | No
     store = open_store(where) if isinstance(where, (str, Path)) else where
     path = pointer_path(flavour)
     try:
-        return read_json(store, path)
+        pointer = read_json(store, path)
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise PublicationError(f"{error}: promote a release again, which writes it anew") from error
+        raise PublicationError(f"{error}: {_MEND}") from error
+    lacking = [name for name in _NAMES if not isinstance(pointer, dict) or name not in pointer]
+    if lacking:
+        raise PublicationError(f"{describe(store, path)} does not name the {lacking[0]}: {_MEND}")
+    return pointer
 
 
 def write_pointer(store: Store, folder: str, manifest: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ as it was, and a rerun completes it.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ class Source:
         flavour, release, snapshot: what it is a publication of.
         pins: data versions of all that decides its rows, JSON-able.
         stage: writes the sorted rows into a folder, as `stage.stage` does; called only when there is work.
+        expected: rows that PRODUCT_SIDS, UNASSIGNED and WITHDRAWN of `folder` must have.
         codebook: folder of the codebook, copied whole.
         codewords: (levels, codebook_size, D) float32, the vectors of the tokens.
         further: whether SIDs carry a further token after the codewords.
@@ -54,6 +55,7 @@ class Source:
     snapshot: str
     pins: dict[str, Any]
     stage: Callable[[Path], None]
+    expected: Mapping[str, int]
     codebook: Path
     codewords: NDArray[np.float32]
     further: bool
@@ -117,6 +119,12 @@ def _make(
     """Write all files of a publication into `made`, the manifest last, and return the manifest."""
     made.mkdir(parents=True)
     count, codes = _write_rows(source, staged, made)
+    for name, wanted in source.expected.items():
+        if count[name] != wanted:
+            raise PublicationError(
+                f"{count[name]:,} rows of {name} were staged in {staged}, not the {wanted:,} of the table: driver and "
+                "executors have to share that disk (docs/spark.md). Nothing is published; what was published stays"
+            )
     levels, codebook_size = source.codewords.shape[:2]
     further = 0
     if source.further:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sid_pipeline.schemas import ACTIVE, ASSIGNED
+
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
@@ -19,14 +21,13 @@ def stage(folder: Path, semantic_ids: DataFrame, offers: DataFrame | None) -> No
 
     Args:
         folder: on a disk that driver and executors share.
-        semantic_ids: product_id, published_sid, change, reason, withdrawn_on: every row of the slice.
+        semantic_ids: product_id, base_sid, published_sid, change, reason, withdrawn_on: every row of the slice.
         offers: product_id, retailer_id, available, popularity; None: the source has none.
     """
     from pyspark.sql import functions as F
 
-    products = semantic_ids.select(
-        "product_id", F.col("published_sid").alias("sid"), "change", "reason", "withdrawn_on"
-    )
+    sid = F.when(F.expr(f"NOT ({ACTIVE}) OR {ASSIGNED}"), F.col("published_sid"))
+    products = semantic_ids.select("product_id", sid.alias("sid"), "change", "reason", "withdrawn_on")
     products.orderBy("product_id").write.mode("overwrite").parquet(str(folder / PRODUCTS))
     if offers is None:
         return

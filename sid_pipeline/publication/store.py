@@ -63,7 +63,8 @@ class Store(Protocol):
 
 
 def open_store(root: str | Path) -> Store:
-    """The store at a local folder or an fsspec address."""
+    """The store at a local folder or an fsspec address of an object store, which replaces an object whole or not at
+    all (s3, gcs, abfs); on a file server a reader could meet half a file."""
     address = str(root)
     if re.match(r"^[a-z][a-z0-9+.-]+://", address) and not address.startswith("file://"):
         return ObjectStore(address)

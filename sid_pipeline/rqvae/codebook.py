@@ -165,11 +165,11 @@ class Codebook:
                 out.codes[part], out.distance[part], out.margin[part] = double.quantise(z, scratch, tie=_TIE)
         return out
 
-    def latent(self, x: ArrayLike) -> NDArray[np.float32]:
-        """Latent vectors (N, D) of x (N, d), before quantisation."""
+    def latent(self, x: ArrayLike, dtype: type[np.floating[Any]] = np.float32) -> NDArray[Any]:
+        """Latent vectors (N, D) of x (N, d), before quantisation, worked out in float32 or float64."""
         vectors = np.asarray(x)
-        engine = self._engine(np.float32)
-        z = np.empty((len(vectors), self.latent_dim), np.float32)
+        engine = self._engine(dtype)
+        z = np.empty((len(vectors), self.latent_dim), dtype)
         scratch = _Scratch(engine, min(len(vectors), _ROWS))
         for start in range(0, len(vectors), _ROWS):
             z[start : start + _ROWS] = engine.latent(vectors[start : start + _ROWS], scratch)

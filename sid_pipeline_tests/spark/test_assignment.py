@@ -10,8 +10,8 @@ import pytest
 from deltalake import DeltaTable
 
 from sid_pipeline.assignment.assign import NO_TEXT, Assigner, Catalogue, code_batches, last_codewords
-from sid_pipeline.assignment.collisions import Policy, PolicyError
-from sid_pipeline.assignment.refresh import inspect, refresh
+from sid_pipeline.assignment.collisions import FULL, Policy, PolicyError
+from sid_pipeline.assignment.refresh import OlderSnapshot, inspect, look, refresh
 from sid_pipeline.resources.tables import SliceMoved, Tables
 from sid_pipeline.rqvae import Codebook, TrainConfig, train
 from sid_pipeline.schemas import SEMANTIC_IDS
@@ -230,8 +230,12 @@ def test_another_codebook_assigns_everything_anew(tables, shop, codebook, x):
     other = Codebook(codebook.arrays, {**codebook.config, "margin_bound": 0.5})
     done = night(tables, shop, other, 1)
     rows = rows_of(tables)
-    assert (done.touched, done.whole) == (40, True)
-    assert "p00" not in rows and rows["p99"]["change"] == "new" and rows["p01"]["change"] == "recoded"
+    assert (done.touched, done.whole) == (41, True)
+    assert rows["p99"]["change"] == "new" and rows["p01"]["change"] == "recoded"
+    gone = rows["p00"]
+    assert (gone["change"], gone["withdrawn_on"], gone["published_sid"]) == ("withdrawn", DAYS[1], None)
+    night(tables, shop, codebook, 2)
+    assert rows_of(tables)["p00"] == {**gone, "codebook_id": codebook.id}, "a tombstone stays, whatever the codebook"
     assert {row["codebook_id"] for row in rows.values()} == {other.id}
 
 
@@ -289,6 +293,62 @@ def test_capacity_moves_the_overflow_to_the_nearest_free_codeword_and_never_agai
 
     seen = inspect(tables.read(SEMANTIC_IDS, **SLICE), shop.catalogue().products, 4, 16, DAYS[1])
     assert seen.bad_codes == 0 and seen.same_products
+
+
+@pytest.mark.parametrize("policy", [Policy("disambiguate"), Policy("capacity", 1)], ids=str)
+def test_a_night_without_its_vector_takes_no_place_from_a_product(tables, shop, codebook, x, policy):
+    shop.products.clear()
+    crowd(shop, x, ["a", "b"])
+    night(tables, shop, codebook, 0, policy)
+    first = published(tables)
+    shop.put("a", None, text="none")
+    crowd(shop, x, ["c"])
+    night(tables, shop, codebook, 1, policy)
+    row = rows_of(tables)["a"]
+    assert (row["base_sid"], row["published_sid"], row["reason"]) == (None, first["a"], NO_TEXT)
+    slice = tables.read(SEMANTIC_IDS, **SLICE)
+    seen = inspect(slice, shop.catalogue().products, 4, 16, DAYS[1])
+    assert (seen.active, seen.assigned, seen.distinct, seen.unexplained) == (3, 2, 2, 0)
+    there = look(slice)
+    assert (there.assigned, there.unassigned, there.withdrawn) == (2, 1, 0)
+    assert there.fingerprint == seen.fingerprint and there.policies == [str(policy)]
+    assert len({*published(tables).values()}) == 3, "its place stays its own"
+    version = tables.version(SEMANTIC_IDS)
+    assert night(tables, shop, codebook, 1, policy).touched == 0 and tables.version(SEMANTIC_IDS) == version
+    crowd(shop, x, ["a"])
+    night(tables, shop, codebook, 2, policy)
+    assert {p: published(tables)[p] for p in first} == first
+
+
+def test_what_found_no_room_is_placed_when_there_is_some(tables, shop, codebook, x):
+    policy = Policy("capacity", 1)
+    shop.products.clear()
+    crowd(shop, x, [f"c{i:02d}" for i in range(18)])  # under a prefix of 16 places
+    night(tables, shop, codebook, 0, policy)
+    before = rows_of(tables)
+    full = [product for product, row in before.items() if row["reason"] == FULL]
+    assert len(full) == 2 and all(before[product]["published_sid"] is None for product in full)
+    version = tables.version(SEMANTIC_IDS)
+    assert night(tables, shop, codebook, 1, policy).touched == 0 and tables.version(SEMANTIC_IDS) == version
+    mover = next(product for product in before if product not in full)
+    shop.put(mover, x[300], text="another thing now")
+    assert night(tables, shop, codebook, 2, policy).touched == 2
+    after = rows_of(tables)
+    (placed,) = [product for product in full if after[product]["published_sid"]]
+    assert after[placed]["published_sid"] == before[mover]["published_sid"]
+    assert (after[placed]["reason"], after[placed]["change"], after[placed]["as_of_snapshot"]) == (None, "new", DAYS[2])
+    (still,) = set(full) - {placed}
+    assert after[still] == before[still]
+
+
+def test_an_older_snapshot_is_refused_whatever_the_receipts_say(tables, shop, codebook):
+    night(tables, shop, codebook, 2)
+    del shop.products["p00"]
+    with pytest.raises(OlderSnapshot, match=DAYS[2]):
+        night(tables, shop, codebook, 1)
+    assert rows_of(tables)["p00"]["withdrawn_on"] is None
+    assigner = Assigner(codebook, [1.0], SHARE, DAYS[1])
+    assert refresh(tables, shop.catalogue(), assigner, **SLICE, force=True).touched == 1
 
 
 @pytest.mark.slow

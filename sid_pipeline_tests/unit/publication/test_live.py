@@ -29,6 +29,10 @@ def test_a_damaged_pointer_is_named(tmp_path):
     (tmp_path / "live" / "esci.json").write_text('{"flavour": ')
     with pytest.raises(PublicationError, match=r"live/esci\.json is no valid JSON .*: promote a release again"):
         read_pointer(tmp_path, "esci")
+    for altered in ("{}", "[]"):
+        (tmp_path / "live" / "esci.json").write_text(altered)
+        with pytest.raises(PublicationError, match=r"esci\.json does not name the release: promote a release again"):
+            read_pointer(tmp_path, "esci")
 
 
 @pytest.mark.parametrize("flavour", ["../x", "a/b", "", "x'y", "x\n"])

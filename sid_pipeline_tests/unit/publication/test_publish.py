@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -122,6 +123,20 @@ def test_a_damaged_manifest_is_named(store, put):
     path.write_text("{}")
     with pytest.raises(PublicationError, match="schema version None"):
         open_release("esci", "r1", store.root)
+    for altered, named in (({"files": {}}, r"product_sids\.parquet"), ({"rows": None}, "rows")):
+        manifest = {name: value for name, value in {**first.manifest, **altered}.items() if value is not None}
+        path.write_text(json.dumps({"parent": None, **manifest}))
+        with pytest.raises(PublicationError, match=rf"manifest\.json does not name {named}, so it was altered"):
+            open_release("esci", "r1", store.root)
+
+
+def test_rows_that_were_staged_where_the_driver_cannot_see_them_are_missed(store, put, tmp_path):
+    put()
+    more = source(tmp_path, DAY2, snapshot="2026-01-06")
+    lost = replace(more, expected={**more.expected, "product_sids.parquet": 4})
+    with pytest.raises(PublicationError, match=r"3 rows of product_sids\.parquet were staged in .*, not the 4"):
+        publish(store, lost, tmp_path / "spool")
+    assert len(finished(store, "esci", "r1")) == 1
 
 
 def test_the_vectors_and_the_saving_of_parameters(store, put):
