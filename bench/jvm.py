@@ -1,0 +1,78 @@
+"""What do the JVM's options do to small nights, in which Spark plans more than it computes?
+
+    python bench/jvm.py [--nights 12]
+
+Prints processor seconds of the JVM for each night of 5,000 products, of which 2 % change: three writes and one refresh
+of the SIDs. Every set of options runs in a process of its own; compare nights of the same number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from datetime import date, timedelta
+from pathlib import Path
+
+from assignment import assign
+from assignment_common import ROOT, fill_tables, trained
+
+OPTIONS = {
+    "quick compiler": "-XX:TieredStopAtLevel=1",
+    "quick compiler, 256 MB for its code": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m",
+    "both compilers": "-XX:+TieredCompilation",
+}
+PRODUCTS = 5_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nights", type=int, default=12)
+    parser.add_argument("--options", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.options:
+        nights(args.options, args.nights)
+        return
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "bench"), os.environ.get("PYTHONPATH", "")])
+    for name, options in OPTIONS.items():
+        asked = [sys.executable, __file__, "--nights", str(args.nights), f"--options={options}"]
+        done = subprocess.run(
+            asked, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE, text=True, check=True
+        )
+        print(json.dumps({"options": name, "seconds": json.loads(done.stdout.splitlines()[-1])}), flush=True)
+
+
+def nights(options: str, number: int) -> None:
+    """Run the nights in this process and print the seconds of each as JSON."""
+    from sid_pipeline.resources.spark import LOCAL_CONF, spark_session
+    from sid_pipeline.resources.tables import Tables
+    from sid_pipeline.settings import SparkSettings
+
+    key = "spark.driver.extraJavaOptions"
+    others = [option for option in LOCAL_CONF[key].split() if "Tiered" not in option and "CodeCache" not in option]
+    session = spark_session(SparkSettings(master="local[*]", conf={key: " ".join([options, *others])}))
+    jvm = session.sparkContext._gateway.proc.pid  # the launching shell becomes the JVM
+    folder = Path(tempfile.mkdtemp(prefix="sid-bench-"))
+    tables, book = Tables(folder / "tables", lambda: session), trained()
+    took = []
+    for night in range(number):
+        before, day = seconds(jvm), (date(2026, 1, 1) + timedelta(days=night)).isoformat()
+        fill_tables(tables, PRODUCTS, day, changed_share=0.02 if night else 0.0)
+        assign(tables, book, day)
+        took.append(round(seconds(jvm) - before, 1))
+    shutil.rmtree(folder)
+    print(json.dumps(took))
+
+
+def seconds(pid: int) -> float:
+    """Processor seconds of a process so far (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    main()
