@@ -48,7 +48,8 @@ def taken(warehouse: Warehouse, when: str) -> None:
 def live(warehouse: Warehouse, flavour: str, when: str) -> None:
     path = warehouse.state / "live" / f"{flavour}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"release": "r1", "as_of_snapshot": when, "publication": "p", "codebook_id": "c"}))
+    names = {"release": "r1", "publication": "p", "codebook_id": "c", "manifest_sha256": "0"}
+    path.write_text(json.dumps({**names, "as_of_snapshot": when}))
 
 
 def evaluate(warehouse: Warehouse, name: str, instance: dg.DagsterInstance, cursor: str | None = None):
