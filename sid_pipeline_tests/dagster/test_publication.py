@@ -10,6 +10,7 @@ import pytest
 
 from sid_pipeline.assets.flavours import Flavour
 from sid_pipeline.assets.publication import publication_assets
+from sid_pipeline.assignment.refresh import look
 from sid_pipeline.promotion import go_live, hold, release_hold
 from sid_pipeline.reader import WithdrawnProduct, open_live
 from sid_pipeline.receipts import Receipt
@@ -65,10 +66,12 @@ class Pipeline:
         for column in SEMANTIC_IDS.columns:
             if column.name not in frame.columns and column.name not in ("flavour", "release"):
                 frame = frame.selectExpr("*", f"CAST(NULL AS {column.type}) AS {column.name}")
-        self.warehouse.tables.replace(SEMANTIC_IDS, frame, flavour="esci", release="r1")
-        self.receipt("semantic_ids", version=day, inputs={"products": day}, checks=checks,
+        tables = self.warehouse.tables
+        tables.replace(SEMANTIC_IDS, frame, flavour="esci", release="r1")
+        version = look(tables.read(SEMANTIC_IDS, flavour="esci", release="r1")).fingerprint
+        self.receipt("semantic_ids", version=version, inputs={"products": day}, checks=checks,
                      as_of_snapshot=day, codebook_id=self.codebook.id)  # fmt: skip
-        self.receipt("report", version=f"report of {day}", inputs={"semantic_ids": day}, headline=dict(quality))
+        self.receipt("report", version=f"report of {day}", inputs={"semantic_ids": version}, headline=dict(quality))
         self.receipt("offers", day)
 
     def run(self):
@@ -99,7 +102,7 @@ def test_two_nights_a_bad_one_and_a_held_one(pipeline):
     assert events["publication"]["unchanged"].value
 
     pipeline.night(
-        DAY2, {"p1": "1_2_3_4", "p2": ("1_2_3_5", DAY2, pipeline.codebook.id), "p3": ("9_9_9_9", DAY2, "old")}
+        DAY2, {"p1": "1_2_3_4", **{p: (s, DAY2, pipeline.codebook.id) for p, s in (("p2", "1_2_3_5"), ("p3", None))}}
     )
     result, events = pipeline.run()
     assert result.success and "advanced, as of 2026-01-06" in events["live"]["what happened"].value
@@ -180,6 +183,17 @@ def test_failed_checks_publish_nothing(pipeline):
     assert not result.success and not events
     failure = result.failure_data_for_node("esci__publication")
     assert "3 codes are wrong. Nothing is published" in failure.user_failure_data.description
+
+
+def test_rows_that_were_refreshed_since_they_were_checked_are_not_published(pipeline):
+    pipeline.night(DAY1, {"p1": "1_2_3_4"})
+    checked = pipeline.warehouse.receipts.need("esci/semantic_ids", "r1")
+    pipeline.night(DAY2, {"p1": "1_2_3_4", "p2": "9_9_9_9"})
+    pipeline.warehouse.receipts.put(checked)
+    pipeline.receipt("report", inputs={"semantic_ids": checked.data_version}, headline=dict(QUALITY))
+    result, events = pipeline.run()
+    failure = result.failure_data_for_node("esci__publication")
+    assert not events and f"no longer those of {DAY1} that were checked" in failure.user_failure_data.description
 
 
 def test_rows_of_another_codebook_are_refused(pipeline):
