@@ -159,7 +159,7 @@ def _assign(
     seen = inspect(written, products, codebook.levels, codebook.codebook_size, snapshot)
     here = written.where(ACTIVE)
     sample = here.where(ASSIGNED).orderBy("base_sid", "product_id").limit(20)
-    unassigned = here.where(f"NOT {ASSIGNED}").select("product_id", "reason").orderBy("product_id").limit(20)
+    unassigned = here.where(~F.expr(ASSIGNED)).select("product_id", "reason").orderBy("product_id").limit(20)
     odd = here.where("out_of_distribution").orderBy(F.desc("distance"), "product_id").limit(20)
     return Outcome(
         data_version=seen.fingerprint,

@@ -26,7 +26,7 @@ def stage(folder: Path, semantic_ids: DataFrame, offers: DataFrame | None) -> No
     """
     from pyspark.sql import functions as F
 
-    sid = F.when(F.expr(f"NOT ({ACTIVE}) OR {ASSIGNED}"), F.col("published_sid"))
+    sid = F.when(~F.expr(ACTIVE) | F.expr(ASSIGNED), F.col("published_sid"))
     products = semantic_ids.select("product_id", sid.alias("sid"), "change", "reason", "withdrawn_on")
     products.orderBy("product_id").write.mode("overwrite").parquet(str(folder / PRODUCTS))
     if offers is None:
