@@ -118,7 +118,11 @@ def live_flavours(warehouse: Warehouse, release: str) -> list[str]:
 
 
 def to_refresh(warehouse: Warehouse) -> tuple[list[str], list[str]]:
-    """The live releases that a run without a named one refreshes, and sentences on flavours that it cannot refresh."""
+    """The live releases that a run without a named one refreshes, and sentences on flavours that it cannot refresh.
+
+    Raises:
+        ReleaseError: what is live cannot be read, because the object store cannot be reached.
+    """
     found: dict[str, None] = {}
     left_out = []
     for flavour in warehouse.settings.active_flavours:
@@ -127,6 +131,13 @@ def to_refresh(warehouse: Warehouse) -> tuple[list[str], list[str]]:
         except PublicationError as error:
             left_out.append(f"{flavour} is not refreshed: {error}")
             continue
+        except Exception as error:  # an object store that is not reached raises whatever its client does
+            if "://" not in warehouse.published:
+                raise
+            raise ReleaseError(
+                f"what is live cannot be read from {warehouse.published} ({type(error).__name__}), so it is not known "
+                "which releases to refresh: mend that, or name one (--release). Nothing was started"
+            ) from error
         if pointer is None:
             continue
         ledger = find_release(warehouse.tables, pointer["release"])

@@ -23,6 +23,7 @@ import pytest
 from sid_pipeline import sensors
 from sid_pipeline.alerts import AlertNotSent
 from sid_pipeline.reader import open_live
+from sid_pipeline.releases import ReleaseError
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.run import RunFailed, run_everything
 from sid_pipeline.sample import generate
@@ -139,9 +140,11 @@ def test_no_secret_is_written_and_nasty_data_stays_data(project, environment, ca
 
     # Object storage cannot be reached.
     environment.setenv("SID_PUBLICATION__ROOT", "s3://bucket/sid")
-    with pytest.raises(RunFailed) as failed:
+    with pytest.raises(ReleaseError, match=r"cannot be read from s3://bucket/sid .*, or name one") as unknown:
         run_everything(load_settings(), snapshot=DAY2)
-    told.append(str(failed.value))
+    with pytest.raises(RunFailed) as failed:
+        run_everything(load_settings(), snapshot=DAY2, release="r1")
+    told += [str(unknown.value), str(failed.value)]
     environment.delenv("SID_PUBLICATION__ROOT")
 
     # A run fails and the webhook cannot be reached.
