@@ -7,7 +7,6 @@ pipeline's state (`retention.py`).
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from typing import Any
 import dagster as dg
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus, PartitionBackfill
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
+
+from sid_pipeline.processes import is_running
 
 PARTITION_TAG = "dagster/partition"
 HOST_TAG = "sid/host"  # the machine of a run that is not started by Dagster's launcher
@@ -136,12 +137,8 @@ def _process(instance: dg.DagsterInstance, run_id: str) -> int | None:
 
 def _is_there(pid: int) -> bool:
     """Whether a Python process of this number exists; after a restart of the machine it may be another program's."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+    if not is_running(pid):
         return False
-    except PermissionError:
-        return True
     try:
         return b"python" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:  # no Linux

@@ -1,7 +1,5 @@
 """Semantic IDs of the full catalogue: a snapshot's vectors through the release's frozen codebook, in Spark."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -77,9 +75,8 @@ def assignment_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
         with stage_failures(context, warehouse, key):
             release = need_release(warehouse.tables, context.partition_key)
             snapshot = choose_snapshot(warehouse, flavour, config.as_of_snapshot)
-            refuse = partial(_refuse_going_back, snapshot, config)
             if (last := warehouse.receipts.get(key, release.release)) is not None:
-                refuse(last.facts["as_of_snapshot"])
+                _refuse_going_back(snapshot, config, last.facts["as_of_snapshot"])
             check_joined(flavour, warehouse.receipts.need(flavour.key(TRAINING_SET), release.release))
             codebook = warehouse.receipts.need(flavour.key(CODEBOOK), release.release)
             embeddings = embedding_receipts(warehouse, flavour, release, snapshot)
@@ -96,10 +93,10 @@ def assignment_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
                 "collision_policy": str(flavour.policy),
                 "max_missing_share": warehouse.settings.assignment.max_missing_share,
             },
-            lambda: _assign(warehouse, flavour, release, snapshot, codebook, refuse),
+            lambda: _assign(warehouse, flavour, release, snapshot, codebook, config),
             earlier=Earlier(
                 lambda: warehouse.receipts.get(key, release.release),
-                lambda receipt: _stand(receipt, snapshot, refuse),
+                lambda receipt: _stand(receipt, snapshot, config),
                 but_for=frozenset({"as_of_snapshot"}),
             ),
         )
@@ -122,9 +119,9 @@ def _refuse_going_back(snapshot: str, config: SnapshotConfig, standing: str) -> 
         )
 
 
-def _stand(receipt: Receipt, snapshot: str, refuse: Callable[[str], None]) -> Outcome:
+def _stand(receipt: Receipt, snapshot: str, config: SnapshotConfig) -> Outcome:
     """The SIDs as they are, standing on another day with the same products, vectors and codebook."""
-    refuse(receipt.facts["as_of_snapshot"])
+    _refuse_going_back(snapshot, config, receipt.facts["as_of_snapshot"])
     told: dict[str, object] = {name: 0 for name in receipt.metadata if name.startswith(TOUCHED)}
     told |= {"as of snapshot": snapshot, "rows written": 0, "whole slice": False}
     return Outcome.again(receipt, told, {"as_of_snapshot": snapshot})
@@ -136,7 +133,7 @@ def _assign(
     release: Release,
     snapshot: str,
     trained: Receipt,
-    refuse: Callable[[str], None],
+    config: SnapshotConfig,
 ) -> Outcome:
     from pyspark.sql import functions as F
 
@@ -149,10 +146,10 @@ def _assign(
     catalogue = flavour_catalogue(warehouse, flavour, release, snapshot, ["product_id"])
     assigner = Assigner(codebook, flavour.weights, flavour.policy, snapshot)
     try:
-        done = refresh(tables, catalogue, assigner, flavour.name, release.release)
+        done = refresh(tables, catalogue, assigner, flavour.name, release.release, force=config.force)
     except OlderSnapshot as older:  # written since this run looked, or by one that was killed before its receipt
-        refuse(older.standing)
-        done = refresh(tables, catalogue, assigner, flavour.name, release.release, force=True)
+        _refuse_going_back(snapshot, config, older.standing)
+        raise
 
     written = tables.read(SEMANTIC_IDS, flavour=flavour.name, release=release.release)
     products = tables.read(PRODUCTS, snapshot=snapshot).select("product_id", "title")

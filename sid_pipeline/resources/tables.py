@@ -26,6 +26,7 @@ from urllib.parse import unquote
 from filelock import FileLock
 
 from sid_pipeline.keys import check_key
+from sid_pipeline.processes import is_running
 from sid_pipeline.schemas import TableSpec
 
 if TYPE_CHECKING:
@@ -588,14 +589,5 @@ def spool_dir(state: Path, name: str) -> Path:
 
 def is_left_behind(folder: Path) -> bool:
     """Whether a scratch folder is of a process of this machine that was killed."""
-    return not _runs(folder.name.rsplit("-", 1)[-1])
-
-
-def _runs(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ValueError, PermissionError):
-        return True  # no name of ours, or another user's process
-    except ProcessLookupError:
-        return False
-    return True
+    pid = folder.name.rsplit("-", 1)[-1]
+    return pid.isdigit() and not is_running(int(pid))
