@@ -30,7 +30,7 @@ class Alert:
     """One thing that a person should know.
 
     Attributes:
-        kind: run_failure, not_advanced, late_input, stale or drift.
+        kind: run_failure, not_advanced, late_input, stale, drift or cleaning.
         subject: one line.
         happened: what happened, with the figures.
         served: what readers get meanwhile.

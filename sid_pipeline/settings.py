@@ -508,7 +508,7 @@ class OrchestrationSettings(Model):
 
     executor: Literal["in_process", "multiprocess"] = "in_process"
     max_concurrent_steps: int = Field(
-        2, ge=1, description="of one run, with the multiprocess executor; pools do not cap the steps inside a run"
+        2, ge=1, description="of one run, with the multiprocess executor"
     )
     automation: bool = Field(False, description="start schedules and sensors running (production)")
     nightly_cron: str = "30 2 * * *"
@@ -516,7 +516,7 @@ class OrchestrationSettings(Model):
 
 
 class AlertSettings(Model):
-    """Who is told of failures, nights that do not go live, late input, stale SIDs and drift.
+    """Who is told of failures, nights that do not go live, late input, stale SIDs, drift and a cleaner that stopped.
 
     Secrets come from the environment alone.
     """
