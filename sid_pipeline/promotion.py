@@ -20,12 +20,13 @@ from sid_pipeline.promotion_log import (
     ROLLBACK,
     live_pointer,
     log,
+    logged_last,
     mended_pointer,
     standing_hold,
     tell_hold,
     was_live,
 )
-from sid_pipeline.publication.folder import DATA_CARD, read_manifest, verify
+from sid_pipeline.publication.folder import DATA_CARD, PublicationError, read_manifest, verify
 from sid_pipeline.publication.live import (
     ADVANCE,
     FIRST,
@@ -35,7 +36,7 @@ from sid_pipeline.publication.live import (
     transition,
     write_pointer,
 )
-from sid_pipeline.publication.store import MANIFEST, Store, read_json
+from sid_pipeline.publication.store import MANIFEST, Store, StoreNotReached, describe, read_json
 from sid_pipeline.receipts import MissingInput
 from sid_pipeline.releases import RETIRED, TRIAL, find_release, no_such_release
 from sid_pipeline.resources.warehouse import Warehouse
@@ -46,6 +47,10 @@ PRODUCTS_ARE_THERE = "products_are_there"
 
 class PromotionRefused(RuntimeError):
     """What a person asked for was not done; the message says why, with the figures, and what would help."""
+
+
+class LiveDamaged(PublicationError):
+    """What is live cannot be compared with, because it is damaged or gone; the message names the file."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,8 @@ def go_live(
 ) -> Promotion:
     """Make the newest publication of a release live, if the checks pass and nobody holds the flavour.
 
-    A person's word makes a live pointer that is broken or gone anew, see `promotion_log.mended_pointer`.
+    A person's word makes a live pointer that is broken or gone anew, see `promotion_log.mended_pointer`, and takes
+    the place of the comparison with what is live, where that is damaged or gone.
 
     Args:
         switch: a person asks: another release than the live one may become live, and a refusal raises.
@@ -78,7 +84,7 @@ def go_live(
 
     Raises:
         MissingInput: the release has no publication.
-        PublicationError: the publication is damaged.
+        PublicationError: the publication is damaged, or, without `switch`, what is live is.
         PromotionRefused: `switch`, and a check failed or the flavour is held.
     """
     _check_asked(by, reason)
@@ -99,8 +105,20 @@ def _go_live(
     live = mended_pointer(warehouse, flavour) if switch else live_pointer(warehouse, flavour)
     kind = transition(live, release, folder, manifest["pins"]["codebook_id"])
     if live is not None and kind == SAME:
+        if switch and store.sha256(f"{folder}/{MANIFEST}") != live["manifest_sha256"]:  # it was lost and made again
+            live = write_pointer(store, folder, manifest)
         return Promotion(live, f"{release} as of {live['as_of_snapshot']} was live already", {})
-    checks = gates(warehouse, live, folder, manifest)
+    # A pointer that is gone does not open the way to everything: the log knows what was live.
+    against = live or logged_last(warehouse, flavour)
+    if against is not None and live is None and not store.exists(f"{against['publication']}/{MANIFEST}"):
+        against = None
+    try:
+        checks = gates(warehouse, against, folder, manifest)
+    except LiveDamaged as error:
+        if not switch:
+            raise
+        reason = f"{reason}; not compared with what was live: {error}"
+        checks = gates(warehouse, None, folder, manifest)
     sentence = {
         TRIAL: f"{flavour}: {release} is a trial, and a trial never goes live; `sid release keep {release}` first",
         RETIRED: f"{flavour}: {release} is retired, so no night refreshes it; build and promote a new release instead",
@@ -200,10 +218,11 @@ def _set_hold(warehouse: Warehouse, flavour: str, kind: str, by: str, reason: st
 def gates(
     warehouse: Warehouse, live: Mapping[str, Any] | None, folder: str, manifest: Mapping[str, Any]
 ) -> dict[str, Check]:
-    """What a publication has to pass to go live, by name.
+    """What a publication has to pass to go live, by name; against the one that `live` names, if any.
 
     Raises:
-        PublicationError: the live publication's manifest is damaged.
+        LiveDamaged: the live publication's manifest or data card is gone or damaged.
+        PublicationError: the publication's data card is.
     """
     store = warehouse.store
     card = _card(store, folder)
@@ -212,10 +231,15 @@ def gates(
     checks = {"sids_are_sound": Check(not failed, {"checks": len(card["checks"]), "failed": len(failed)}, seen)}
     if live is None:
         return checks
-    there = read_manifest(store, live["publication"])
+    try:
+        there, before = read_manifest(store, live["publication"]), _card(store, live["publication"])
+    except StoreNotReached:
+        raise
+    except PublicationError as error:
+        raise LiveDamaged(str(error)) from error
     if there["release"] == manifest["release"]:
         checks["one_vocabulary"] = _one_vocabulary(there["pins"], manifest["pins"])
-    set_to, before = warehouse.settings.publication, _card(store, live["publication"])
+    set_to = warehouse.settings.publication
     there_are = products_are_there(_active(before), _active(card), set_to.max_product_drop)
     if not there_are.passed:
         there_are = there_are._replace(sentence=f"{there_are.sentence} {_mend_drop(manifest)}")
@@ -247,7 +271,14 @@ def _one_vocabulary(live: Mapping[str, Any], new: Mapping[str, Any]) -> Check:
 
 
 def _card(store: Store, folder: str) -> dict[str, Any]:
-    return read_json(store, f"{folder}/{DATA_CARD}")
+    path = f"{folder}/{DATA_CARD}"
+    try:
+        return read_json(store, path)
+    except FileNotFoundError:
+        sentence = f"{describe(store, path)} is missing from its publication: copy it there again"
+        raise PublicationError(sentence) from None
+    except ValueError as error:
+        raise PublicationError(f"{error}: copy it there again") from error
 
 
 def _check_asked(by: str, reason: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from sid_pipeline.publication.folder import PublicationError, read_manifest, release_folder
 from sid_pipeline.publication.live import ADVANCE, FIRST, SWITCH, pointer_path, read_pointer, write_pointer
-from sid_pipeline.publication.store import MANIFEST
+from sid_pipeline.publication.store import MANIFEST, StoreNotReached
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import PROMOTIONS
 
@@ -71,7 +71,9 @@ def tell_hold(held: Mapping[str, Any]) -> str:
 
 
 def live_pointer(warehouse: Warehouse, flavour: str) -> dict[str, Any] | None:
-    """The live pointer of a flavour, None where nothing ever was live.
+    """The live pointer of a flavour, None where nothing was live, or one publication at most.
+
+    One that the log names may never have come to be live: a run can end between the log and the pointer.
 
     Raises:
         PublicationError: it cannot be read, or it is gone though the log knows of something that was live.
@@ -95,21 +97,29 @@ def mended_pointer(warehouse: Warehouse, flavour: str) -> dict[str, Any] | None:
     """
     try:
         return live_pointer(warehouse, flavour)
+    except StoreNotReached:  # it may be whole
+        raise
     except PublicationError:
-        moves = [row for row in promotions(warehouse, flavour) if row["kind"] in MOVES]
-        if not moves:
+        last = logged_last(warehouse, flavour)
+        if last is None:
             raise
-        folder = moves[-1]["publication"]
-        store = warehouse.store
+        folder, store = last["publication"], warehouse.store
         if not store.exists(f"{folder}/{MANIFEST}") and not store.exists(pointer_path(flavour)):
             return None  # publications go to another place now: nothing is live there yet
         return write_pointer(store, folder, read_manifest(store, folder))
+
+
+def logged_last(warehouse: Warehouse, flavour: str) -> dict[str, Any] | None:
+    """The row of what the log says was made live last, None where nothing was."""
+    moves = [row for row in promotions(warehouse, flavour) if row["kind"] in MOVES]
+    return moves[-1] if moves else None
 
 
 def was_live(warehouse: Warehouse, flavour: str, live: Mapping[str, Any] | None) -> list[str]:
     """The publications that rollbacks go back through, the live one last.
 
     A row counts only if the pointer followed it: the next row, or the pointer itself, starts from its publication.
+    Those after the live one, which a pointer that was put back from a copy has left, do not count either.
     """
     moves = [row for row in promotions(warehouse, flavour) if row["kind"] in MOVES]
     after = [*(row["previous"] for row in moves), live["publication"] if live else ""][1:]
@@ -123,6 +133,9 @@ def was_live(warehouse: Warehouse, flavour: str, live: Mapping[str, Any] | None)
                 stack.pop()
         else:
             stack.append(row["publication"])
+    if live is not None and live["publication"] in stack:
+        while stack[-1] != live["publication"]:
+            stack.pop()
     return stack
 
 

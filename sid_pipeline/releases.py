@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sid_pipeline.keys import check_key
 from sid_pipeline.promotion_log import live_pointer
 from sid_pipeline.publication.folder import PublicationError, release_folder
-from sid_pipeline.publication.live import read_pointer
+from sid_pipeline.publication.store import StoreNotReached
 from sid_pipeline.receipts import MissingInput
 from sid_pipeline.resources.tables import Tables
 from sid_pipeline.schemas import ALL_TABLES, RELEASES, TableSpec
@@ -78,7 +78,7 @@ def find_release(tables: Tables, release: str) -> Release | None:
 
 
 def need_release(tables: Tables, release: str) -> Release:
-    """A release that a later stage stands on.
+    """A release of the ledger.
 
     Raises:
         MissingInput: it was not pinned yet.
@@ -86,6 +86,18 @@ def need_release(tables: Tables, release: str) -> Release:
     found = find_release(tables, release)
     if found is None:
         raise MissingInput(no_such_release(tables, release))
+    return found
+
+
+def release_to_build(tables: Tables, release: str) -> Release:
+    """A release that a stage makes something for.
+
+    Raises:
+        MissingInput: it was not pinned yet.
+        ReleaseError: it is retired.
+    """
+    found = need_release(tables, release)
+    refuse_retired(tables, release)
     return found
 
 
@@ -112,8 +124,12 @@ def served_releases(tables: Tables) -> list[Release]:
 
 
 def live_flavours(warehouse: Warehouse, release: str) -> list[str]:
-    """The flavours whose readers are pointed at a release."""
-    pointers = {name: read_pointer(warehouse.published, name) for name in warehouse.settings.flavours}
+    """The flavours whose readers are pointed at a release.
+
+    Raises:
+        PublicationError: a live pointer cannot be read, or is gone.
+    """
+    pointers = {name: live_pointer(warehouse, name) for name in warehouse.settings.flavours}
     return [name for name, pointer in pointers.items() if pointer and pointer["release"] == release]
 
 
@@ -121,23 +137,18 @@ def to_refresh(warehouse: Warehouse) -> tuple[list[str], list[str]]:
     """The live releases that a run without a named one refreshes, and sentences on flavours that it cannot refresh.
 
     Raises:
-        ReleaseError: what is live cannot be read, because the object store cannot be reached.
+        StoreNotReached: it is not known what is live.
     """
     found: dict[str, None] = {}
     left_out = []
     for flavour in warehouse.settings.active_flavours:
         try:
             pointer = live_pointer(warehouse, flavour)
+        except StoreNotReached:
+            raise
         except PublicationError as error:
             left_out.append(f"{flavour} is not refreshed: {error}")
             continue
-        except Exception as error:  # an object store that is not reached raises whatever its client does
-            if "://" not in warehouse.published:
-                raise
-            raise ReleaseError(
-                f"what is live cannot be read from {warehouse.published} ({type(error).__name__}), so it is not known "
-                "which releases to refresh: mend that, or name one (--release). Nothing was started"
-            ) from error
         if pointer is None:
             continue
         ledger = find_release(warehouse.tables, pointer["release"])
@@ -155,10 +166,20 @@ def default_release(warehouse: Warehouse) -> str:
     """The release that a command looks at when none is named: what is live, else `release.default`.
 
     Raises:
-        PublicationError: a live pointer cannot be read.
+        PublicationError: a live pointer cannot be read, or is gone, and no other flavour tells a release.
     """
-    pointers = [read_pointer(warehouse.published, name) for name in warehouse.settings.active_flavours]
-    return next((pointer["release"] for pointer in pointers if pointer), warehouse.settings.release.default)
+    fault = None
+    for flavour in warehouse.settings.active_flavours:
+        try:
+            pointer = live_pointer(warehouse, flavour)
+        except PublicationError as error:
+            fault = fault or error
+            continue
+        if pointer is not None:
+            return pointer["release"]
+    if fault is not None:
+        raise fault
+    return warehouse.settings.release.default
 
 
 def newest_release(warehouse: Warehouse) -> Release | None:
@@ -239,11 +260,14 @@ def _failed(warehouse: Warehouse, release: str) -> bool:
 def clear(warehouse: Warehouse, release: str) -> None:
     """Take away all that was made for a release, but for its row of the ledger: receipts first, then publications,
     artefacts and rows. After a crash on the way it can be done again."""
+    from sid_pipeline.publication.publish import drop_scratch
+
     flavours = list(warehouse.settings.flavours)
     for asset in _made_for(warehouse):
         warehouse.receipts.forget(asset, release)
     for flavour in flavours:
         warehouse.store.remove(release_folder(flavour, release))
+        drop_scratch(warehouse.store, flavour, release)
     shutil.rmtree(warehouse.explorer(release), ignore_errors=True)
     for flavour in flavours:
         kinds = [kind for kind in (warehouse.state / "artefacts").glob("*") if kind.name != "explorers"]

@@ -116,7 +116,12 @@ def _repair(warehouse: Warehouse, flavour: str, pointer: Pointer | None) -> str:
         return PROMOTE.format(flavour)
     if ways_back(warehouse, flavour):
         return ROLL_BACK.format(flavour)
-    return f"copy {pointer['publication']} from the backup: nothing was live before it"
+    release = pointer["release"]
+    return (
+        f"copy {pointer['publication']} from the backup: nothing was live before it. Without a backup remove what is "
+        f"left of it, then sid run --release {release}, and sid promote {release} --flavour {flavour} --by NAME "
+        "--reason WHY if that does not bring it back"
+    )
 
 
 def _releases(

@@ -19,7 +19,7 @@ from sid_pipeline.assets.recording import (
 from sid_pipeline.assets.training import CODEBOOK, TRAINING_SET, flavour_catalogue
 from sid_pipeline.ingest.errors import InputError
 from sid_pipeline.receipts import Receipt
-from sid_pipeline.releases import Release, need_release
+from sid_pipeline.releases import Release, release_to_build
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import ACTIVE, ASSIGNED, PRODUCTS, SEMANTIC_IDS
 
@@ -73,7 +73,7 @@ def assignment_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse], config: SnapshotConfig
     ) -> dg.MaterializeResult:
         with stage_failures(context, warehouse, key):
-            release = need_release(warehouse.tables, context.partition_key)
+            release = release_to_build(warehouse.tables, context.partition_key)
             snapshot = choose_snapshot(warehouse, flavour, config.as_of_snapshot)
             if (last := warehouse.receipts.get(key, release.release)) is not None:
                 _refuse_going_back(snapshot, config, last.facts["as_of_snapshot"])

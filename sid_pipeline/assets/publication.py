@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from sid_pipeline.alerts import Alert, AlertNotSent, send
+from sid_pipeline.alerts import Alert, tell
 from sid_pipeline.assets.assignment import STAGE as SEMANTIC_IDS_STAGE
 from sid_pipeline.assets.evaluation import DIFF, REPORT
 from sid_pipeline.assets.flavours import Flavour
@@ -18,11 +18,14 @@ from sid_pipeline.publication.folder import PRODUCT_SIDS, UNASSIGNED, WITHDRAWN,
 from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.publication.store import MANIFEST
 from sid_pipeline.receipts import Receipt
-from sid_pipeline.releases import need_release
+from sid_pipeline.releases import find_release, release_to_build
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import OFFERS, SEMANTIC_IDS
 from sid_pipeline.settings import Settings
 from sid_pipeline.watch import what_is_served
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
 
 PUBLICATION, LIVE = "publication", "live"
 GATES = {
@@ -58,7 +61,7 @@ def publication_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
                 raise PublicationError(f"{flavour.key(REPORT)} of {release!r} is older than the SIDs: materialise it")
             snapshot = assigned.facts["as_of_snapshot"]
             offers = warehouse.receipts.need(OFFERS.name, snapshot)
-            pinned = need_release(warehouse.tables, release)
+            pinned = release_to_build(warehouse.tables, release)
         pins = {
             "flavour": flavour.name,
             "release": release,
@@ -97,6 +100,7 @@ def publication_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
         with stage_failures(context, warehouse, flavour.key(LIVE)):
             published = warehouse.receipts.need(flavour.key(PUBLICATION), release)
             pointer = read_pointer(warehouse.store, flavour.name)
+            ledger = find_release(warehouse.tables, release)
         held = standing_hold(warehouse, flavour.name)
         return materialise(
             context,
@@ -106,6 +110,7 @@ def publication_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
                 "publication": published.facts["folder"],
                 "live before": pointer["publication"] if pointer else None,
                 "held since": held["at"].isoformat() if held else None,
+                "state": ledger.state if ledger else None,
                 "tolerances": warehouse.settings.publication.tolerances,
                 "product drop": warehouse.settings.publication.max_product_drop,
             },
@@ -147,7 +152,7 @@ def _publish(
     trained = warehouse.receipts.need(flavour.key(CODEBOOK), release)
     codebook_folder = warehouse.state / trained.facts["folder"]
     codebook = Codebook.load(codebook_folder)
-    offers = tables.read(OFFERS, snapshot=pins["as_of_snapshot"]) if warehouse.settings.source.offers else None
+    offers = _offers(warehouse, pins["as_of_snapshot"], pins["offers"]) if warehouse.settings.source.offers else None
     # One version throughout: another process may refresh the slice meanwhile.
     sids = tables.read(SEMANTIC_IDS, version=tables.version(SEMANTIC_IDS), flavour=flavour.name, release=release)
     seen = look(sids)
@@ -200,14 +205,29 @@ def _publish(
     )
 
 
+def _offers(warehouse: Warehouse, day: str, version: str) -> "DataFrame":
+    """A day's offers as they were pinned, whatever becomes of the day while they are read.
+
+    Raises:
+        PublicationError: the day is taken anew, or was since.
+    """
+    frame = warehouse.tables.read(OFFERS, version=warehouse.tables.version(OFFERS), snapshot=day)
+    # Who takes a day anew says so before the table changes, so what is still said now holds for the version above.
+    told = warehouse.receipts.get(OFFERS.name, day)
+    if told is None or told.data_version != version:
+        raise PublicationError(
+            f"the offers of {day} are taken anew, or were while this was under way: nothing is published of them; "
+            "publish again once they are there"
+        )
+    return frame
+
+
 def _advance(warehouse: Warehouse, flavour: Flavour, release: str, day: str, warn: Callable[[str], None]) -> Outcome:
     outcome = go_live(warehouse, flavour.name, release, by=PIPELINE, reason="checks passed", switch=False)
     failed = [f"{name}: {check.sentence}" for name, check in outcome.checks.items() if not check.passed]
     if failed and standing_hold(warehouse, flavour.name) is None:
-        try:
-            send(warehouse.settings.alerts, _not_advanced(warehouse, flavour.name, release, day, failed))
-        except AlertNotSent as error:
-            warn(str(error))
+        for fault in tell(warehouse.settings, _not_advanced(warehouse, flavour.name, release, day, failed)):
+            warn(fault)
     live = outcome.live or {"release": "none", "as_of_snapshot": "none", "publication": "none"}
     not_asked = "not asked: nothing else was live, or nothing was to go live"
     return Outcome(

@@ -11,7 +11,7 @@ from sid_pipeline.assets.flavours import Flavour, check_joined, embedding_receip
 from sid_pipeline.assets.recording import Outcome, markdown_table, materialise, stage_failures
 from sid_pipeline.files import digest
 from sid_pipeline.receipts import MissingInput, Receipt
-from sid_pipeline.releases import Release, need_release
+from sid_pipeline.releases import Release, need_release, release_to_build
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.rqvae.config import TrainConfig
 from sid_pipeline.schemas import EMBEDDED_PRODUCTS, EMBEDDINGS, PRODUCTS
@@ -55,7 +55,7 @@ def training_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
     )
     def training_set(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         with stage_failures(context, warehouse, flavour.key(TRAINING_SET)):
-            release = need_release(warehouse.tables, context.partition_key)
+            release = release_to_build(warehouse.tables, context.partition_key)
             inputs = _training_inputs(warehouse, flavour, release)
             tree = release_tree(warehouse, release, inputs["taxonomy"])
         return materialise(
@@ -83,7 +83,7 @@ def training_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
     ) -> dg.MaterializeResult:
         asked = {name: value for name, value in config.model_dump().items() if value is not None}  # type: ignore[attr-defined]
         with stage_failures(context, warehouse, flavour.key(CODEBOOK)):
-            release = need_release(warehouse.tables, context.partition_key)
+            release = release_to_build(warehouse.tables, context.partition_key)
             training = warehouse.receipts.need(flavour.key(TRAINING_SET), release.release)
             inputs = _codebook_inputs(warehouse, flavour, release, training, asked)
         return materialise(

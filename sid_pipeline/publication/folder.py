@@ -27,7 +27,7 @@ from typing import Any
 
 from sid_pipeline.files import digest
 from sid_pipeline.keys import check_key
-from sid_pipeline.publication.store import MANIFEST, Store, describe, read_json
+from sid_pipeline.publication.store import MANIFEST, PublicationError, Store, describe, read_json
 
 SCHEMA_VERSION = 2
 
@@ -60,10 +60,6 @@ _ALWAYS_THERE = (
 )
 
 _NAME = re.compile(r"(\d{6})-\d{4}-\d{2}-\d{2}-[0-9a-f]+")
-
-
-class PublicationError(RuntimeError):
-    """A publication that is missing, unfinished, damaged or not to be made; the message names the file or row."""
 
 
 def release_folder(flavour: str, release: str) -> str:

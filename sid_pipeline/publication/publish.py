@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from sid_pipeline.files import file_sha256, to_json
@@ -25,7 +26,7 @@ from sid_pipeline.publication import folder as layout
 from sid_pipeline.publication.card import Facts, data_card, markdown
 from sid_pipeline.publication.constraints import Constraints
 from sid_pipeline.publication.folder import SCHEMA_VERSION, PublicationError, newest, read_manifest, verify, verify_file
-from sid_pipeline.publication.store import MANIFEST, Store
+from sid_pipeline.publication.store import MANIFEST, LocalStore, Store
 from sid_pipeline.publication.vocabulary import Vocabulary, further_tokens
 
 INDEX_SCHEMA = pa.schema(
@@ -111,6 +112,16 @@ def publish(store: Store, source: Source, spool: Path) -> Published:
         finally:
             shutil.rmtree(work, ignore_errors=True)
     return Published(folder, made)
+
+
+def drop_scratch(store: Store, flavour: str, release: str) -> None:
+    """Take away what a run that was killed left of a publication on a local disk, unless one is being made."""
+    if not isinstance(store, LocalStore):
+        return  # it lay in the run's own scratch folder
+    work = store.scratch(store.folder) / f"{flavour}.{release}"
+    if work.is_dir():
+        with suppress(Timeout), FileLock(f"{work}.lock", timeout=0):
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def _make(

@@ -3,7 +3,8 @@
 A store hands out bytes under relative paths and keeps two promises: a small file is replaced whole, and a folder is
 installed such that its manifest appears last. On a local disk the folder is renamed; an object store has no rename, so
 there the files are put first and the manifest after them. A folder without a manifest does not exist for readers.
-What does not belong here: what the files mean.
+"It is not there" and "it cannot be looked at" are never the same answer. What does not belong here: what the files
+mean.
 
 Options of an address (endpoint, credentials) are fsspec's own: its configuration files or variables such as
 `FSSPEC_S3_ENDPOINT_URL`.
@@ -15,6 +16,8 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -26,8 +29,18 @@ MANIFEST = "manifest.json"
 _BLOCK = 1 << 20
 
 
+class PublicationError(RuntimeError):
+    """A publication that is missing, unfinished, damaged or not to be made; the message names the file or row."""
+
+
+class StoreNotReached(PublicationError):
+    """An object store did not answer, or refused; what lies there is not known. The message names the address and the
+    kind of fault, without the client's own text, which may hold credentials."""
+
+
 class Store(Protocol):
-    """A tree of files under one root; all paths are relative to it, their steps joined by '/'."""
+    """A tree of files under one root; all paths are relative to it, their steps joined by '/'. Every method of an
+    object store may raise StoreNotReached."""
 
     root: str
 
@@ -132,57 +145,82 @@ class ObjectStore:
         self.root = root.rstrip("/")
 
     def exists(self, path: str) -> bool:
-        return bool(self._fs.isfile(self._at(path)))
+        # Not `isfile`, for which whatever fails is a file that is not there.
+        try:
+            with self._reached(path):
+                return self._fs.info(self._at(path))["type"] == "file"
+        except FileNotFoundError:
+            return False
 
     def names(self, folder: str) -> list[str]:
         self._fs.invalidate_cache()
         try:
-            found = self._fs.ls(self._at(folder), detail=False)
+            with self._reached(folder):
+                found = self._fs.ls(self._at(folder), detail=False)
         except FileNotFoundError:
             return []
         return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in found)
 
     def read(self, path: str) -> bytes:
-        return bytes(self._fs.cat_file(self._at(path)))
+        with self._reached(path):
+            return bytes(self._fs.cat_file(self._at(path)))
 
     def open(self, path: str) -> IO[bytes]:
-        return self._fs.open(self._at(path), "rb")
+        with self._reached(path):
+            return self._fs.open(self._at(path), "rb")
 
     def sha256(self, path: str) -> str:
         sha = hashlib.sha256()
-        with self._fs.open(self._at(path), "rb", block_size=8 * _BLOCK) as file:
+        with self._reached(path), self._fs.open(self._at(path), "rb", block_size=8 * _BLOCK) as file:
             for block in iter(lambda: file.read(8 * _BLOCK), b""):
                 sha.update(block)
         return sha.hexdigest()
 
     def write(self, path: str, text: str) -> None:
-        self._fs.pipe_file(self._at(path), text.encode())
+        with self._reached(path):
+            self._fs.pipe_file(self._at(path), text.encode())
 
     def install(self, scratch: Path, folder: str) -> None:
         for path in sorted(scratch.rglob("*"), key=lambda p: (p == scratch / MANIFEST, p)):
             if not path.is_file():
                 continue
-            target = self._at(f"{folder}/{path.relative_to(scratch).as_posix()}")
-            self._fs.put_file(str(path), target)
-            there = self._fs.info(target)["size"]
-            if there != path.stat().st_size:
-                raise OSError(f"{target} holds {there} bytes after it was put, not {path.stat().st_size}")
+            name = f"{folder}/{path.relative_to(scratch).as_posix()}"
+            with self._reached(name):
+                self._fs.put_file(str(path), self._at(name))
+                there = self._fs.info(self._at(name))["size"]
+            if there != (put := path.stat().st_size):
+                raise StoreNotReached(f"{self.root}/{name} holds {there} bytes, though {put} were put there")
         shutil.rmtree(scratch)
 
     def remove(self, folder: str) -> None:
         self._fs.invalidate_cache()
-        below = self._fs.find(self._at(folder))
-        for path in sorted(below, key=lambda path: not path.endswith(f"/{MANIFEST}")):
-            self._fs.rm_file(path)
+        with self._reached(folder):
+            below = self._fs.find(self._at(folder))
+            for path in sorted(below, key=lambda path: not path.endswith(f"/{MANIFEST}")):
+                self._fs.rm_file(path)
 
     def size(self, folder: str) -> int:
-        return sum(info["size"] for info in self._fs.find(self._at(folder), detail=True).values())
+        with self._reached(folder):
+            return sum(info["size"] for info in self._fs.find(self._at(folder), detail=True).values())
 
     def scratch(self, otherwise: Path) -> Path:
         return otherwise
 
     def _at(self, path: str) -> str:
         return f"{self._prefix}/{path}"
+
+    @contextmanager
+    def _reached(self, path: str) -> Iterator[None]:
+        """Say in a sentence what a store's client raises, but for a file that is not there."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # each client has exceptions of its own
+            raise StoreNotReached(
+                f"{self.root}/{path} cannot be reached ({type(error).__name__}): mend the connection or the "
+                "credentials, and do it again. What is live stays"
+            ) from error
 
 
 def describe(store: Store, path: str) -> str:

@@ -6,7 +6,6 @@ size only grows and ends the list: no token ever changes its offset.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,8 +78,3 @@ class Vocabulary:
 def further_tokens(largest: int, before: int) -> int:
     """Size of the further level for codes 0..largest: a power of two with room, never less than it was before."""
     return max(before, FURTHER_AT_LEAST, 1 << largest.bit_length())
-
-
-def sid_tokens(codes: Sequence[int]) -> str:
-    """A SID as its tokens, joined: (35, 7, 120, 184) is `<a_35><b_7><c_120><d_184>`."""
-    return "".join(f"<{LEVEL_LETTERS[level]}_{code}>" for level, code in enumerate(codes))

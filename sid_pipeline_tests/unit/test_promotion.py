@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import date, datetime, timezone
 
 import pytest
@@ -15,12 +16,13 @@ from sid_pipeline.promotion import (
     release_hold,
     rollback,
 )
-from sid_pipeline.promotion_log import promotions, standing_hold
-from sid_pipeline.publication.folder import PublicationError
+from sid_pipeline.promotion_log import promotions, standing_hold, ways_back
+from sid_pipeline.publication.folder import PublicationError, verify
 from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.publication.publish import publish
+from sid_pipeline.publication.store import StoreNotReached
 from sid_pipeline.receipts import MissingInput, Receipt
-from sid_pipeline.releases import to_refresh
+from sid_pipeline.releases import ReleaseError, default_release, retire, to_refresh
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import RELEASES
 from sid_pipeline.settings import load_settings
@@ -427,3 +429,107 @@ def test_publications_that_go_to_another_place_begin_there_with_a_person_s_word(
         night(moved)
     go_live(moved, "esci", "r1", **ADA, switch=True)
     assert live(moved) == made.folder
+
+
+@pytest.mark.parametrize("lost", ["folder", "card", "manifest"])
+def test_what_is_live_and_lost_is_named_and_a_person_s_word_leads_on(warehouse, put, lost):
+    first = put()
+    night(warehouse)
+    second = put(DAY2, snapshot="2026-01-06")
+    folder = warehouse.state / first
+    if lost == "folder":
+        shutil.rmtree(folder)
+    elif lost == "card":
+        (folder / "data_card.json").unlink()
+    else:
+        (folder / "manifest.json").write_text("{")
+    with pytest.raises(PublicationError, match=first):
+        night(warehouse)
+    assert live(warehouse) == first and kinds(warehouse) == ["first"], "nothing moves by itself"
+    assert "advanced" in go_live(warehouse, "esci", "r1", **ADA, switch=True).sentence and live(warehouse) == second
+    assert "because; not compared with what was live: " in promotions(warehouse, "esci")[-1]["reason"]
+
+
+def test_a_first_pointer_that_is_gone_opens_the_way_to_nothing_worse(warehouse, put):
+    first = put()
+    night(warehouse)
+    (warehouse.state / "live" / "esci.json").unlink()
+    put(CUT, snapshot="2026-01-06")
+    done = night(warehouse)
+    assert live(warehouse) is None and "nothing goes live" in done.sentence and "fewer" in done.sentence
+    assert not done.checks["products_are_there"].passed
+    whole = put(snapshot="2026-01-07")
+    assert "first to go live" in night(warehouse).sentence and live(warehouse) == whole != first
+
+
+def test_a_pointer_that_was_put_back_from_a_copy_has_a_way_back(warehouse, put):
+    first = put()
+    night(warehouse)
+    copy = (warehouse.state / "live" / "esci.json").read_bytes()
+    second = put(DAY2, snapshot="2026-01-06")
+    night(warehouse)
+    third = put(snapshot="2026-01-07")
+    night(warehouse)
+    assert ways_back(warehouse, "esci") == [second] and live(warehouse) == third
+    (warehouse.state / "live" / "esci.json").write_bytes(copy)
+    assert ways_back(warehouse, "esci") == []
+    with pytest.raises(PromotionRefused, match="no way back"):
+        rollback(warehouse, "esci", **ADA)
+    assert live(warehouse) == first
+
+
+def test_a_store_that_is_not_reached_moves_nothing(warehouse, put, monkeypatch):
+    put()
+    night(warehouse)
+    put(DAY2, snapshot="2026-01-06")
+
+    def away(*_):
+        raise StoreNotReached("s3://bucket/sid/live/esci.json cannot be reached (EndpointConnectionError)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(warehouse.store), "read", away)
+        for word in (
+            lambda: go_live(warehouse, "esci", "r1", **ADA, switch=True),
+            lambda: rollback(warehouse, "esci", **ADA),
+            lambda: to_refresh(warehouse),
+            lambda: default_release(warehouse),
+        ):
+            with pytest.raises(StoreNotReached, match="cannot be reached"):
+                word()
+    assert kinds(warehouse) == ["first"]
+
+
+def test_a_release_is_not_retired_while_it_is_not_known_what_is_live(warehouse, put):
+    put()
+    night(warehouse)
+    second = put(DAY2, snapshot="2026-01-06")
+    night(warehouse)
+    served = {"state": "served", "taxonomy_source": "x", "taxonomy_revision": "x", "embedder_ids": "{}"}
+    row = {**dict.fromkeys(RELEASES.column_names), **served, "training_snapshot": "2026-01-05"}
+    warehouse.tables.append_rows(RELEASES, [{**row, "created_at": datetime.now(timezone.utc), "release": "r1"}])
+    (warehouse.state / "live" / "esci.json").unlink()
+    with pytest.raises(PublicationError, match=r"gone, though .* was live"):
+        retire(warehouse, "r1", "Ada", "2026-01-07")
+    with pytest.raises(PublicationError, match="gone"):
+        default_release(warehouse)
+    go_live(warehouse, "esci", "r1", **ADA, switch=True)
+    assert live(warehouse) == second and default_release(warehouse) == "r1"
+    with pytest.raises(ReleaseError, match="is live for esci"):
+        retire(warehouse, "r1", "Ada", "2026-01-07")
+
+
+def test_a_lost_publication_that_was_the_only_one_is_made_again(warehouse, put):
+    first = put()
+    night(warehouse)
+    folder = warehouse.state / first
+    whole = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    shutil.rmtree(folder)
+    assert put() == first
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == whole
+    assert "was live already" in go_live(warehouse, "esci", "r1", **ADA, switch=True).sentence
+    verify(warehouse.store, first, manifest_sha256=read_pointer(warehouse.store, "esci")["manifest_sha256"])
+    # As another version of the code might write it.
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text() + "\n")
+    go_live(warehouse, "esci", "r1", **ADA, switch=True)
+    verify(warehouse.store, first, manifest_sha256=read_pointer(warehouse.store, "esci")["manifest_sha256"])

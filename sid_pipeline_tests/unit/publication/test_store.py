@@ -12,7 +12,7 @@ import pytest
 from sid_pipeline.publication.folder import PublicationError, finished
 from sid_pipeline.publication.live import read_pointer, write_pointer
 from sid_pipeline.publication.publish import publish
-from sid_pipeline.publication.store import LocalStore, ObjectStore, open_store
+from sid_pipeline.publication.store import LocalStore, ObjectStore, StoreNotReached, open_store
 from sid_pipeline.reader import open_live, open_release
 from sid_pipeline_tests.publications import DAY2, source
 
@@ -106,7 +106,7 @@ def test_a_folder_without_its_manifest_does_not_exist_and_is_completed(root, tmp
         return put_file(local, remote, **more)
 
     monkeypatch.setattr(store._fs, "put_file", breaks_off)
-    with pytest.raises(ConnectionError):
+    with pytest.raises(StoreNotReached, match=rf"{root}/.*manifest\.json cannot be reached \(ConnectionError\)"):
         publish(store, source(tmp_path), tmp_path / "spool")
     assert len(seen) > 8 and finished(store, "esci", "r1") == []
     with pytest.raises(PublicationError, match="has no publication"):
@@ -115,6 +115,37 @@ def test_a_folder_without_its_manifest_does_not_exist_and_is_completed(root, tmp
     made = publish(open_store(root), source(tmp_path), tmp_path / "spool")
     assert open_release("esci", "r1", root).folder == made.folder
     assert made.manifest["number"] == 1
+
+
+def test_what_cannot_be_looked_at_is_not_taken_for_gone(root, tmp_path, monkeypatch):
+    store = open_store(root)
+    made = publish(store, source(tmp_path), tmp_path / "spool")
+    write_pointer(store, made.folder, made.manifest)
+    assert store.exists(f"{made.folder}/manifest.json") and not store.exists(f"{made.folder}/nothing")
+
+    class SlowDown(Exception):
+        pass
+
+    def busy(*_, **__):
+        raise SlowDown("https://key:secret@host")
+
+    for name in ("info", "ls", "cat_file", "find", "pipe_file", "open"):
+        monkeypatch.setattr(store._fs, name, busy)
+    for ask in (
+        lambda: store.exists(f"{made.folder}/manifest.json"),
+        lambda: store.names("publications"),
+        lambda: store.size("publications"),
+        lambda: store.remove("publications"),
+        lambda: store.sha256(f"{made.folder}/manifest.json"),
+        lambda: store.write("live/esci.json", "{}"),
+        lambda: finished(store, "esci", "r1"),
+        lambda: read_pointer(store, "esci"),
+    ):
+        with pytest.raises(StoreNotReached, match=r"cannot be reached \(SlowDown\)") as told:
+            ask()
+        assert "secret" not in str(told.value)
+    monkeypatch.undo()
+    assert open_live("esci", root).folder == made.folder
 
 
 def test_a_removed_release_is_gone(root, tmp_path):

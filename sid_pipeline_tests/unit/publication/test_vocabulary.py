@@ -1,13 +1,19 @@
 """The token vocabulary, with real tokenizers that are built here."""
 
 import json
+from collections.abc import Sequence
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from sid_pipeline.publication.vocabulary import Vocabulary, further_tokens, sid_tokens
+from sid_pipeline.publication.vocabulary import Vocabulary, further_tokens
 
 TEXT = ["the customer bought <a bread> and a_1 milk", "Next: a b c d 35 7 120 184 <a_ > <a_35"] * 20
+
+
+def sid_tokens(codes: Sequence[int]) -> str:
+    """A SID as its tokens, joined, as docs/consumers.md spells them."""
+    return "".join(f"<{letter}_{code}>" for letter, code in zip("abcde", codes, strict=False))
 
 
 def byte_level() -> Tokenizer:
@@ -64,7 +70,6 @@ def test_tokens_stand_at_their_offset():
     vocabulary = Vocabulary(4, 512)
     assert len(vocabulary.tokens) == len(set(vocabulary.tokens)) == 2048
     assert vocabulary.tokens[vocabulary.offsets[2] + 120] == "<c_120>"
-    assert sid_tokens((35, 7, 120, 184)) == "<a_35><b_7><c_120><d_184>"
 
 
 def test_further_tokens_end_the_list():
