@@ -61,18 +61,21 @@ def _of_cleaning(cleaned: Receipt | None) -> dict[str, float]:
     return figures
 
 
-def record(warehouse: Warehouse, flavour: str, release: str, night: Night) -> bool:
-    """Keep a night's figures, and say whether any of them is new."""
+def new_figures(warehouse: Warehouse, flavour: str, release: str, night: Night) -> dict[str, float]:
+    """Those of a night's figures that are not recorded yet, or with another value."""
     known = {n.snapshot: n.figures for n in nights(warehouse, flavour, release)}.get(night.snapshot, {})
+    return {name: value for name, value in night.figures.items() if known.get(name) != value}
+
+
+def record(warehouse: Warehouse, flavour: str, release: str, night: Night) -> None:
+    """Keep what is new of a night's figures."""
     now = datetime.now(timezone.utc)
     rows = [
         {"flavour": flavour, "release": release, "snapshot": night.snapshot, "figure": name, "value": value, "at": now}
-        for name, value in night.figures.items()
-        if known.get(name) != value
+        for name, value in new_figures(warehouse, flavour, release, night).items()
     ]
     if rows:
         warehouse.tables.append_rows(NIGHTLY_FIGURES, rows)
-    return bool(rows)
 
 
 def nights(warehouse: Warehouse, flavour: str, release: str) -> list[Night]:
@@ -87,12 +90,22 @@ def nights(warehouse: Warehouse, flavour: str, release: str) -> list[Night]:
     return [Night(day, found[day]) for day in sorted(found)]
 
 
-def drifted(warehouse: Warehouse, flavour: str, release: str, before: str | None = None) -> list[Finding]:
-    """What has drifted on the newest recorded night of a release, or on the last one before a day."""
+def drifted(
+    warehouse: Warehouse, flavour: str, release: str, before: str | None = None, tonight: Night | None = None
+) -> list[Finding]:
+    """What has drifted on the newest recorded night of a release, or on the last one before a day.
+
+    Args:
+        tonight: a night that counts as recorded already.
+    """
     chosen: Mapping[str, Any] = {
         "window": warehouse.settings.drift.window,
         "least": warehouse.settings.drift.least_nights,
         "deviations": warehouse.settings.drift.deviations,
     }
-    known = nights(warehouse, flavour, release)
-    return judge([night for night in known if before is None or night.snapshot < before], **chosen)
+    known = {night.snapshot: night for night in nights(warehouse, flavour, release)}
+    if tonight is not None:
+        earlier = known.get(tonight.snapshot, tonight)
+        known[tonight.snapshot] = Night(tonight.snapshot, {**earlier.figures, **tonight.figures})
+    ordered = [known[day] for day in sorted(known)]
+    return judge([night for night in ordered if before is None or night.snapshot < before], **chosen)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
+from sid_pipeline.ingest.source_files import Unreachable
 from sid_pipeline.jobs import SNAPSHOT_REFRESH, Job
 from sid_pipeline.operations import retention
 from sid_pipeline.resources.warehouse import Warehouse
@@ -14,9 +15,10 @@ from sid_pipeline.watch import has_arrived
 def build_schedules(settings: Settings, jobs: Mapping[str, Job]) -> list[dg.ScheduleDefinition]:
     """`nightly_refresh`, the day's snapshot, and `weekly_retention`.
 
-    `sids_follow_snapshot` refreshes the SIDs when the night has succeeded.
+    When the night's run has ended, whatever became of it, the sensors `sids_follow_*` refresh the SIDs.
 
-    A night whose catalogue has not come is not run: the sensor `late_nights` takes it when it comes.
+    A night whose catalogue has not come, or cannot be looked for, is not run: the sensor `late_nights` takes it when
+    it comes.
     """
     running = settings.orchestration.automation
 
@@ -32,7 +34,11 @@ def build_schedules(settings: Settings, jobs: Mapping[str, Job]) -> list[dg.Sche
         context: dg.ScheduleEvaluationContext, warehouse: dg.ResourceParam[Warehouse]
     ) -> dg.RunRequest | dg.SkipReason:
         day = context.scheduled_execution_time.strftime("%Y-%m-%d")
-        if not has_arrived(warehouse, day):
+        try:
+            arrived = has_arrived(warehouse, day)
+        except Unreachable as error:
+            return dg.SkipReason(f"{error}; the sensor late_nights takes {day} when it can be")
+        if not arrived:
             return dg.SkipReason(f"the catalogue of {day} has not come yet; the sensor late_nights waits for it")
         return dg.RunRequest(run_key=f"snapshot-{day}", partition_key=day)
 

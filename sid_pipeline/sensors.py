@@ -5,38 +5,42 @@ alert travels (`alerts.py`).
 """
 
 import json
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 from dagster._utils.schedules import reverse_cron_string_iterator
 
-from sid_pipeline.alerts import Alert, send
+from sid_pipeline.alerts import Alert, tell, tell_again
+from sid_pipeline.ingest.source_files import Unreachable
 from sid_pipeline.jobs import SID_REFRESH, SNAPSHOT_REFRESH, Job
 from sid_pipeline.releases import served_releases
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.run_history import PARTITION_TAG, UNFINISHED, end_lost_runs
 from sid_pipeline.settings import Settings
 from sid_pipeline.taxonomy_sensor import build_taxonomy_sensor
-from sid_pipeline.watch import is_late, stale_flavours, waiting_nights, what_is_served
+from sid_pipeline.watch import Stale, last_delivery, late_places, stale_flavours, waiting_nights, what_is_served
 
 
 def build_sensors(settings: Settings, jobs: Mapping[str, Job]) -> list[dg.SensorDefinition]:
     """All sensors.
 
-    sids_follow_snapshot, sids_follow_failed_snapshot: when the last of the runs that bring a day up to date ends,
-        refresh the SIDs of every served release. Failed runs count too: what failed for one flavour does not hold
-        back another, and a flavour whose newest complete snapshot is the one it stands on is left as it is.
-    late_nights: take nights whose catalogue came late, or that were missed.
+    sids_follow_snapshot, sids_follow_failed_snapshot, sids_follow_canceled_snapshot: when the last of the runs that
+        bring a day up to date ends, refresh the SIDs of every served release. Failed and canceled runs count too:
+        what failed for one flavour does not hold back another, nor does a canceled run those that ended before it,
+        and a flavour whose newest complete snapshot is the one it stands on is left as it is.
+    late_nights: take nights whose catalogue came late, or that were missed, but none that failed.
     tell_of_failures: an alert for each failed run.
-    tell_of_age: an alert for a night that is late, and for live SIDs that stand on old data, each told once.
+    tell_of_age: an alert for a night that is late or cannot be looked for, and for live SIDs that stand on old data,
+        each told once; and whatever alert could not be delivered before.
     taxonomy_watch: see `taxonomy_sensor`.
     """
     return [
         _follow(settings, jobs, "sids_follow_snapshot", dg.DagsterRunStatus.SUCCESS),
         _follow(settings, jobs, "sids_follow_failed_snapshot", dg.DagsterRunStatus.FAILURE),
+        _follow(settings, jobs, "sids_follow_canceled_snapshot", dg.DagsterRunStatus.CANCELED),
         _late_nights(settings, jobs),
         _tell_of_failures(settings),
         _tell_of_age(settings),
@@ -99,13 +103,40 @@ def _late_nights(settings: Settings, jobs: Mapping[str, Job]) -> dg.SensorDefini
         now = datetime.now(ZoneInfo(settings.snapshots.timezone))
         due = last_due(settings, now)
         under_way = _unfinished_nights(context.instance)
-        days = [day for day in waiting_nights(warehouse, due.date()) if day not in under_way]
-        if not days:
-            return dg.SkipReason("no night is waiting")
-        # A failed day is not asked for again by itself: its key stays the same.
-        return [dg.RunRequest(run_key=f"snapshot-{day}", partition_key=day) for day in days]
+        try:
+            days = [day for day in waiting_nights(warehouse, due.date()) if day not in under_way]
+        except Unreachable as error:
+            return dg.SkipReason(f"{error}: which nights are waiting is not known")
+        keys = {day: _run_key(context.instance, warehouse, day) for day in days}
+        asked = [dg.RunRequest(run_key=key, partition_key=day) for day, key in keys.items() if key is not None]
+        if asked:
+            return asked
+        failed = f"; {', '.join(keys)} failed or was canceled, and waits for other files or a person" if keys else ""
+        return dg.SkipReason(f"no night is waiting{failed}")
 
     return late_nights
+
+
+def _run_key(instance: dg.DagsterInstance, warehouse: Warehouse, day: str) -> str | None:
+    """The key to ask for a day's run with; None for a day that is not asked for again by itself.
+
+    That a run failed or was canceled is for a person, whoever asked for it (the schedule's keys are not this sensor's,
+    so keys alone would let the sensor ask at once for what the schedule's run failed at). Files that were delivered
+    after that end are worth another run, under another key: Dagster runs a key once.
+    """
+    ended = dg.RunsFilter(
+        job_name=SNAPSHOT_REFRESH,
+        tags={PARTITION_TAG: day},
+        statuses=[dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED],
+    )
+    records = instance.get_run_records(ended, limit=1)
+    if not records:
+        return f"snapshot-{day}"
+    end = datetime.fromtimestamp(records[0].end_time or records[0].create_timestamp.timestamp(), timezone.utc)
+    delivered = last_delivery(warehouse, day)
+    if delivered is None or delivered <= end:
+        return None
+    return f"snapshot-{day}-after-{records[0].dagster_run.run_id}"
 
 
 def last_due(settings: Settings, now: datetime) -> datetime:
@@ -128,17 +159,17 @@ def _tell_of_failures(settings: Settings) -> dg.SensorDefinition:
             causes.append(f"{event.step_key}: {told or (data.error.message.strip() if data.error else 'failed')}")
         run = context.dagster_run
         day = run.tags.get(PARTITION_TAG)
-        send(
-            settings.alerts,
-            Alert(
-                "run_failure",
-                f"{run.job_name}{f' {day}' if day else ''} failed",
-                "\n".join(causes) or context.failure_event.message or "The run ended before any step failed.",
-                what_is_served(warehouse),
-                f"Mend what is said above and run {run.job_name}{f' for {day}' if day else ''} again, from the UI (run "
-                f"{run.run_id}) or with sid run: what is done is not done twice.",
-            ),
+        alert = Alert(
+            "run_failure",
+            f"{run.job_name}{f' {day}' if day else ''} failed",
+            "\n".join(causes) or context.failure_event.message or "The run ended before any step failed.",
+            what_is_served(warehouse),
+            f"Mend what is said above and run {run.job_name}{f' for {day}' if day else ''} again, from the UI (run "
+            f"{run.run_id}) or with sid run: what is done is not done twice.",
         )
+        # Dagster shows a failed run to this sensor once, whatever comes of it.
+        for fault in tell(settings, alert):
+            context.log.warning(fault)
 
     return tell_of_failures
 
@@ -148,42 +179,67 @@ def _tell_of_age(settings: Settings) -> dg.SensorDefinition:
         name="tell_of_age",
         minimum_interval_seconds=900,
         default_status=_status(settings),
-        description="Send an alert for a night that is late and for live SIDs that stand on old data, each once.",
+        description="Send an alert for a night that is late and for live SIDs that stand on old data, each once, and "
+        "deliver alerts that could not be sent before.",
     )
     def tell_of_age(context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.SensorResult:
         now = datetime.now(ZoneInfo(settings.snapshots.timezone))
+        faults = tell_again(settings)
         told: list[str] = json.loads(context.cursor or "[]")
         standing: list[str] = []
+
+        def tell_once(key: str, alert: Callable[..., Alert], *of: Any) -> None:
+            standing.append(key)
+            if key not in told:
+                faults.extend(tell(settings, alert(warehouse, *of)))
+
         due = last_due(settings, now)
-        if is_late(warehouse, now, due):
-            day = due.date().isoformat()
-            standing.append(f"late {day}")
-            if standing[-1] not in told:
-                where = settings.location(settings.source.products.replace("{snapshot}", day))
-                send(
-                    settings.alerts,
-                    Alert(
-                        "late_input",
-                        f"the catalogue of {day} is late",
-                        f"It was due at {due:%Y-%m-%d %H:%M %Z} and nothing lies at {where} yet.",
-                        what_is_served(warehouse),
-                        "Ask for the delivery. The night runs by itself when it comes; no older day is taken for it.",
-                    ),
-                )
+        day = due.date().isoformat()
+        unreachable = f"unreachable {now.date().isoformat()}"
+        try:
+            places = late_places(warehouse, now, due)
+        except Unreachable as error:
+            standing += [key for key in told if key == f"late {day}"]  # whether it still is, nobody knows
+            tell_once(unreachable, _not_looked_at, day, str(error))
+        else:
+            standing += [key for key in told if key == unreachable]  # once a day, however often it comes and goes
+            if places:
+                tell_once(f"late {day}", _late, due, places)
         for stale in stale_flavours(warehouse, now.date()):
-            standing.append(f"stale {stale.flavour} {stale.as_of_snapshot}")
-            if standing[-1] not in told:
-                send(
-                    settings.alerts,
-                    Alert(
-                        "stale",
-                        f"the live SIDs of {stale.flavour} are {stale.days} days old",
-                        f"They stand on {stale.as_of_snapshot}; at most {settings.alerts.stale_after_days} days are "
-                        "allowed (alerts.stale_after_days).",
-                        what_is_served(warehouse),
-                        "sid status says what blocks the newer nights.",
-                    ),
-                )
+            tell_once(f"stale {stale.flavour} {stale.as_of_snapshot}", _stale, stale)
+        for fault in faults:
+            context.log.warning(fault)
         return dg.SensorResult(cursor=json.dumps(standing))
 
     return tell_of_age
+
+
+def _late(warehouse: Warehouse, due: datetime, places: list[str]) -> Alert:
+    return Alert(
+        "late_input",
+        f"the catalogue of {due.date().isoformat()} is late",
+        f"It was due at {due:%Y-%m-%d %H:%M %Z} and nothing lies at {', '.join(places)} yet.",
+        what_is_served(warehouse),
+        "Ask for the delivery. The night runs by itself when it comes; no older day is taken for it.",
+    )
+
+
+def _not_looked_at(warehouse: Warehouse, day: str, sentence: str) -> Alert:
+    return Alert(
+        "late_input",
+        f"whether the catalogue of {day} has come is not known",
+        f"{sentence}. The night is late, and whether its files are there nobody can tell.",
+        what_is_served(warehouse),
+        "See that the place answers and that its credentials hold. The night runs by itself when its files are found.",
+    )
+
+
+def _stale(warehouse: Warehouse, stale: Stale) -> Alert:
+    allowed = warehouse.settings.alerts.stale_after_days
+    return Alert(
+        "stale",
+        f"the live SIDs of {stale.flavour} are {stale.days} days old",
+        f"They stand on {stale.as_of_snapshot}; at most {allowed} days are allowed (alerts.stale_after_days).",
+        what_is_served(warehouse),
+        "sid status says what blocks the newer nights.",
+    )

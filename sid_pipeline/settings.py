@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -41,6 +42,7 @@ RESERVED_ENV = {"SID_SETTINGS", "SID_CACHE_DIR", "SID_SHARED", "SID_LOG_DIR", "S
 # Like the last two, read by deploy/production/*.yaml.
 RESERVED_PREFIX = "SID_PG_"
 SECRET_SETTINGS = {("alerts", "webhook"), ("alerts", "smtp_password")}
+MINUTES_OF_A_DAY = 24 * 60
 
 
 class SettingsError(ValueError):
@@ -435,7 +437,7 @@ class PublicationSettings(Model):
     def tolerances(self) -> dict[str, float]:
         """Figure of the report to the difference that is let pass."""
         return {
-            **{f"usage_l{level}": self.max_usage_drop for level in range(1, 5)},
+            **{f"usage_l{level}": self.max_usage_drop for level in range(1, MAX_TOKENS + 1)},
             "collision_rate": self.max_collision_rise,
             **{f"share90_l{level}": self.max_near_duplicate_drop for level in (1, 2)},
         }
@@ -507,9 +509,7 @@ class OrchestrationSettings(Model):
     """Dagster's side: executor and whether schedules and sensors start by themselves."""
 
     executor: Literal["in_process", "multiprocess"] = "in_process"
-    max_concurrent_steps: int = Field(
-        2, ge=1, description="of one run, with the multiprocess executor"
-    )
+    max_concurrent_steps: int = Field(2, ge=1, description="of one run, with the multiprocess executor")
     automation: bool = Field(False, description="start schedules and sensors running (production)")
     nightly_cron: str = "30 2 * * *"
     owners: list[str] = Field(default_factory=lambda: ["team:sid-platform"])
@@ -533,6 +533,36 @@ class AlertSettings(Model):
         180, ge=1, description="a night whose catalogue is missing this long after its time is told of"
     )
     stale_after_days: int = Field(2, ge=1, description="live SIDs that stand on older data than this are told of")
+
+    @field_validator("webhook")
+    @classmethod
+    def _address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _can_be_posted_to(value.get_secret_value()):
+            raise ValueError(
+                "must be the http:// or https:// address of a host, in plain characters without blanks, user or "
+                "password (what was given is a secret and not shown)"
+            )
+        return value
+
+    @field_validator("late_after_minutes")
+    @classmethod
+    def _within_a_day(cls, value: int) -> int:
+        if value >= MINUTES_OF_A_DAY:
+            raise ValueError(
+                f"must be less than {MINUTES_OF_A_DAY}, a day: then the next night is due, and the late one would "
+                "never be told of"
+            )
+        return value
+
+
+def _can_be_posted_to(address: str) -> bool:
+    if not re.fullmatch("https?://[!-~]+", address):
+        return False
+    try:
+        parts = urlsplit(address)
+        return bool(parts.hostname) and "@" not in parts.netloc and parts.port != 0
+    except ValueError:  # a port that is none; the error's text holds it
+        return False
 
 
 def _default_embedders() -> dict[str, EmbedderSettings]:
@@ -642,6 +672,13 @@ class Settings(Model):
                     f"flavours.{name}.collision = 'capacity' needs 2 training.levels or more: the overflow "
                     "goes to another last codeword under the same prefix"
                 )
+        for name, place in (("products", self.source.products), ("offers", self.source.offers)):
+            if self.orchestration.automation and place is not None and "{snapshot}" not in place:
+                raise ValueError(
+                    f"[source] {name} is {place!r}, one place for all days, where orchestration.automation would take "
+                    "an old file for every new day: put {snapshot} (the day, e.g. 2026-01-05) into the path, or leave "
+                    "automation off and run each day with sid run --snapshot DAY"
+                )
         if self.relevance.embedder not in self.embedders:
             raise ValueError(f"relevance.embedder is {self.relevance.embedder!r}; known embedders: {known}")
         return self
@@ -688,6 +725,7 @@ def load_settings(file: str | Path | None = None, env: Mapping[str, str] | None 
     _refuse_secrets(Settings, data, path)
     data = _merge(data, _from_env(env))
     _refuse_credentials(data)
+    _cover_secrets(data)
     # A partly given embedder or flavour keeps the other fields of the default of that name.
     for section, defaults in (("embedders", _default_embedders()), ("flavours", _default_flavours())):
         given = data.get(section, {})
@@ -725,6 +763,14 @@ def _refuse_secrets(model: type[BaseModel], data: Mapping[str, Any], file: Path,
             raise SettingsError(f"{file} holds the secret {'.'.join((*above, name))!r}: set {variable} instead")
         if isinstance(kind, type) and issubclass(kind, BaseModel) and isinstance(data.get(name), Mapping):
             _refuse_secrets(kind, data[name], file, *above, name)
+
+
+def _cover_secrets(data: dict[str, Any]) -> None:
+    """Put secrets into the type that does not show them, before any check whose error quotes what it was given."""
+    for section, name in SECRET_SETTINGS:
+        given = data.get(section)
+        if isinstance(given, dict) and isinstance(given.get(name), (str, int, float, list)):
+            given[name] = SecretStr(str(given[name]))
 
 
 def _refuse_credentials(data: Any, *above: str) -> None:
@@ -778,7 +824,7 @@ def _explain(error: ValidationError, file: Path) -> str:
             lines.append(f"unknown setting {name!r}{hint} Allowed here: {', '.join(sorted(allowed))}.")
         else:
             message = fault["msg"].removeprefix("Value error, ")
-            given = "" if isinstance(fault["input"], (dict, BaseModel)) else f" (given: {fault['input']!r})"
+            given = "" if isinstance(fault["input"], (dict, BaseModel, SecretStr)) else f" (given: {fault['input']!r})"
             lines.append(f"setting {name!r}: {message}{given}.")
     return f"the settings of {file} and SID_* variables cannot be used:\n  " + "\n  ".join(lines)
 

@@ -6,14 +6,16 @@ not: asking them on time and acting on the answers (`schedules.py`, `sensors.py`
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from sid_pipeline.ingest.errors import InputError
 from sid_pipeline.promotion_log import live_pointer
 from sid_pipeline.publication.folder import PublicationError
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import PRODUCTS
+
+DAY = "{snapshot}"
 
 
 @dataclass(frozen=True)
@@ -25,25 +27,66 @@ class Stale:
     days: int
 
 
-def has_arrived(warehouse: Warehouse, snapshot: str) -> bool:
-    """Whether the day's catalogue, and its offers where the settings name some, lie at their place."""
-    from sid_pipeline.ingest.source_files import find_source
+@dataclass(frozen=True)
+class _Place:
+    """Where something that a night waits for comes to lie."""
 
-    source = warehouse.settings.source
-    for template, setting in ((source.products, "[source] products"), (source.offers, "[source] offers")):
-        if template is None:
-            continue
-        try:
-            find_source(warehouse.settings.location(template.replace("{snapshot}", snapshot)), source.format, setting)
-        except InputError:
-            return False
-    return True
+    location: str
+    format: str
+    setting: str
+
+
+def _places(warehouse: Warehouse, snapshot: str) -> Iterator[_Place]:
+    """The day's catalogue, and its offers and vectors of one's own where the settings name some."""
+    settings = warehouse.settings
+    source = settings.source
+    named = [(source.products, source.format, "[source] products"), (source.offers, source.format, "[source] offers")]
+    used = {name for flavour in settings.active_flavours.values() for name in flavour.embedders}
+    for name in sorted(used):
+        vectors = settings.embedders[name].vectors
+        if vectors is not None and DAY in vectors:  # others are there every day or on none
+            named.append((vectors, "auto", f"embedders.{name}.vectors"))
+    for template, format, setting in named:
+        if template is not None:
+            yield _Place(settings.location(template.replace(DAY, snapshot)), format, setting)
+
+
+def still_missing(warehouse: Warehouse, snapshot: str) -> list[str]:
+    """Where something that the day's night waits for does not lie yet.
+
+    Raises:
+        Unreachable: one of the places cannot be looked at, which says nothing of what lies there.
+    """
+    from sid_pipeline.ingest.source_files import is_there
+
+    places = _places(warehouse, snapshot)
+    return [place.location for place in places if not is_there(place.location, place.format, place.setting)]
+
+
+def has_arrived(warehouse: Warehouse, snapshot: str) -> bool:
+    """Whether all that the day's night waits for lies at its place.
+
+    Raises:
+        Unreachable: as `still_missing`.
+    """
+    return not still_missing(warehouse, snapshot)
+
+
+def last_delivery(warehouse: Warehouse, snapshot: str) -> datetime | None:
+    """When the newest of a day's files was written; None where there is none or nobody can tell."""
+    from sid_pipeline.ingest.source_files import last_change
+
+    times = [last_change(place.location, place.format) for place in _places(warehouse, snapshot)]
+    return max((time for time in times if time is not None), default=None)
 
 
 def waiting_nights(warehouse: Warehouse, today: date) -> list[str]:
     """Days after the newest snapshot in the ledger, up to today, whose catalogue has arrived and was not taken yet.
 
     Days whose catalogue never came are left out: the ones around them do not wait for them.
+
+    Raises:
+        Unreachable: as `still_missing`.
     """
     taken = warehouse.receipts.partitions(PRODUCTS.name)
     day = date.fromisoformat(taken[-1]) + timedelta(days=1) if taken else warehouse.settings.snapshots.start
@@ -55,22 +98,30 @@ def waiting_nights(warehouse: Warehouse, today: date) -> list[str]:
     return found
 
 
-def is_late(warehouse: Warehouse, now: datetime, due: datetime) -> bool:
-    """Whether the night that was due has not come, and the time it is allowed is over. Both times carry a zone."""
+def late_places(warehouse: Warehouse, now: datetime, due: datetime) -> list[str]:
+    """Where something is missing of the night that was due, once the time it is allowed is over; else empty.
+
+    Args:
+        now: with a zone.
+        due: with a zone.
+
+    Raises:
+        Unreachable: as `still_missing`.
+    """
     allowed = timedelta(minutes=warehouse.settings.alerts.late_after_minutes)
     day = due.date().isoformat()
     if now < due + allowed or day in warehouse.receipts.partitions(PRODUCTS.name):
-        return False
-    return not has_arrived(warehouse, day)
+        return []
+    return still_missing(warehouse, day)
 
 
 def stale_flavours(warehouse: Warehouse, today: date) -> list[Stale]:
-    """Flavours whose live SIDs are older than `alerts.stale_after_days`."""
+    """Flavours whose live SIDs are older than `alerts.stale_after_days`; those that cannot be read are left out."""
     found = []
     for flavour in warehouse.settings.active_flavours:
         try:
             pointer = live_pointer(warehouse, flavour)
-        except PublicationError:  # what reads it says so
+        except Exception:  # what reads it says so; a store that cannot be reached raises errors of its client's own
             continue
         if pointer is None:
             continue
@@ -81,16 +132,16 @@ def stale_flavours(warehouse: Warehouse, today: date) -> list[Stale]:
 
 
 def what_is_served(warehouse: Warehouse) -> str:
-    """What readers get now, flavour by flavour, in one sentence."""
+    """What readers get now, flavour by flavour, in one sentence. Raises nothing: alerts of an outage hold it."""
     parts = []
     for flavour in warehouse.settings.active_flavours:
         try:
             pointer = live_pointer(warehouse, flavour)
         except PublicationError as error:
             parts.append(f"{flavour}: {error}")
-            continue
-        if pointer is None:
-            parts.append(f"{flavour}: nothing yet")
+        except Exception as error:  # the text of a store's own error may hold its address
+            parts.append(f"{flavour}: cannot be read ({type(error).__name__})")
         else:
-            parts.append(f"{flavour}: release {pointer['release']} as of {pointer['as_of_snapshot']}")
+            told = f"release {pointer['release']} as of {pointer['as_of_snapshot']}" if pointer else "nothing yet"
+            parts.append(f"{flavour}: {told}")
     return "; ".join(parts)

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping
 
-from sid_pipeline.alerts import Alert, AlertNotSent, send
+from sid_pipeline.alerts import Alert, tell
 from sid_pipeline.assets.recording import Check
-from sid_pipeline.drift import drifted, figures_of, record
+from sid_pipeline.drift import drifted, figures_of, new_figures, record
 from sid_pipeline.evaluation.drift import Finding, advice
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.watch import what_is_served
@@ -24,16 +24,17 @@ def judge_night(
     Args:
         headline: of the night's report.
         warn: is told when an alert could not be sent.
+
+    What is recorded is not told of again, so it is told first: a kill in between repeats an alert and loses none.
     """
     night = figures_of(warehouse, flavour, release, headline)
-    new = record(warehouse, flavour, release, night)
-    findings = drifted(warehouse, flavour, release)
+    findings = drifted(warehouse, flavour, release, tonight=night)
     before = {finding.monitor for finding in drifted(warehouse, flavour, release, before=night.snapshot)}
-    if new and {finding.monitor for finding in findings} - before:
-        try:
-            send(warehouse.settings.alerts, _alert(warehouse, flavour, release, night.snapshot, findings))
-        except AlertNotSent as error:
-            warn(str(error))
+    begins = {finding.monitor for finding in findings} - before
+    if begins and new_figures(warehouse, flavour, release, night):
+        for fault in tell(warehouse.settings, _alert(warehouse, flavour, release, night.snapshot, findings)):
+            warn(fault)
+    record(warehouse, flavour, release, night)
     told = ". ".join(finding.sentence for finding in findings)
     sentence = f"{told}. {advice(findings)}." if findings else f"{night.snapshot} is like the nights before it."
     return Check(DRIFT, not findings, sentence, night.figures, warning=True)

@@ -134,7 +134,7 @@ def test_two_nights_a_bad_one_and_a_held_one(pipeline):
 
 def test_a_cut_delivery_waits_and_is_told_until_it_is_whole_or_accepted(tmp_path, spark, codebook, monkeypatch):
     told = []
-    monkeypatch.setattr("sid_pipeline.assets.publication.send", lambda settings, alert: told.append(alert))
+    monkeypatch.setattr("sid_pipeline.assets.publication.tell", lambda settings, alert: told.append(alert) or [])
     pipeline = Pipeline(tmp_path, spark, codebook, drop=0.05)
     whole = {f"p{n}": f"1_2_3_{n % 16}" for n in range(40)}
     cut = {p: sid if n < 35 else (sid, DAY2, codebook.id) for n, (p, sid) in enumerate(whole.items())}

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
 
-from sid_pipeline import sensors
+from sid_pipeline import sensors, watch
 from sid_pipeline.definitions import build_definitions
+from sid_pipeline.ingest.source_files import Unreachable
 from sid_pipeline.receipts import Receipt
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.sensors import last_due
 from sid_pipeline.settings import load_settings
-from sid_pipeline.watch import has_arrived, is_late, stale_flavours, waiting_nights, what_is_served
+from sid_pipeline.watch import has_arrived, late_places, stale_flavours, waiting_nights, what_is_served
 from sid_pipeline_tests.webhook import webhook
 
 TODAY = date.today()
@@ -86,6 +88,80 @@ def test_late_and_missed_nights_are_asked_for_once_and_not_while_they_run(wareho
         assert [r.partition_key for r in second.run_requests] == [day(2)]
 
 
+def ended(instance: dg.DagsterInstance, when: str, status: dg.DagsterRunStatus) -> dg.DagsterRun:
+    """A run of a night that did not succeed, whoever asked for it."""
+    job = dg.GraphDefinition("snapshot_refresh").to_job()
+    run = instance.create_run_for_job(job, tags={"dagster/partition": when}, status=dg.DagsterRunStatus.STARTED)
+    if status == dg.DagsterRunStatus.FAILURE:
+        instance.report_run_failed(run)
+    else:
+        instance.report_run_canceled(run)
+    return run
+
+
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED])
+def test_a_failed_night_waits_for_a_person_or_for_other_files(warehouse, status):
+    taken(warehouse, day(4))
+    arrive(warehouse, day(3), day(2))
+    file = warehouse.settings.root / "catalogue" / f"{day(3)}.csv"
+    an_hour = 3600
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = ended(instance, day(3), status)
+        run_end = run_ended(instance, run)
+        os.utime(file, (run_end - an_hour, run_end - an_hour))
+        others = evaluate(warehouse, "late_nights", instance)
+        assert [r.partition_key for r in others.run_requests] == [day(2)], "a failed night holds up no other"
+        (warehouse.settings.root / "catalogue" / f"{day(2)}.csv").unlink()
+        nothing = evaluate(warehouse, "late_nights", instance)
+        assert not nothing.run_requests and f"{day(3)} failed or was canceled" in nothing.skip_message
+        os.utime(file, (run_end + an_hour, run_end + an_hour))
+        (again,) = evaluate(warehouse, "late_nights", instance).run_requests
+        assert (again.partition_key, again.run_key) == (day(3), f"snapshot-{day(3)}-after-{run.run_id}")
+
+
+def run_ended(instance: dg.DagsterInstance, run: dg.DagsterRun) -> float:
+    (record,) = instance.get_run_records(dg.RunsFilter(run_ids=[run.run_id]))
+    assert record.end_time is not None
+    return record.end_time
+
+
+@pytest.fixture
+def unreachable(monkeypatch):
+    """A place of the source that does not answer."""
+
+    def refuse(*_):
+        raise Unreachable("s3://shop/x.csv ([source] products) cannot be looked at (PermissionError)")
+
+    monkeypatch.setattr(watch, "still_missing", refuse)
+
+
+def test_a_place_that_cannot_be_looked_at_is_a_sentence_of_schedule_and_sensor(warehouse, unreachable):
+    repository = build_definitions(warehouse.settings, {"warehouse": warehouse}).get_repository_def()
+    tick = datetime(TODAY.year, TODAY.month, TODAY.day, 2, 30, tzinfo=ZoneInfo("UTC"))
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_schedule_context(
+            instance=instance,
+            scheduled_execution_time=tick,
+            resources={"warehouse": warehouse},
+            repository_def=repository,
+        )
+        told = repository.get_schedule_def("nightly_refresh").evaluate_tick(context)
+        assert "cannot be looked at (PermissionError); the sensor late_nights" in (told.skip_message or "")
+        assert "cannot be looked at (PermissionError)" in evaluate(warehouse, "late_nights", instance).skip_message
+
+
+def test_canceled_runs_are_followed_too(warehouse):
+    repository = build_definitions(warehouse.settings, {"warehouse": warehouse}).get_repository_def()
+    followers = {
+        sensor.name
+        for sensor in repository.sensor_defs
+        if isinstance(sensor, dg.RunStatusSensorDefinition) and sensor.name.startswith("sids_follow")
+    }
+    assert followers == {
+        "sids_follow_snapshot", "sids_follow_failed_snapshot", "sids_follow_canceled_snapshot",
+    }  # fmt: skip
+
+
 def test_the_schedule_waits_for_the_input_and_takes_no_older_day(warehouse):
     repository = build_definitions(warehouse.settings, {"warehouse": warehouse}).get_repository_def()
     schedule = repository.get_schedule_def("nightly_refresh")
@@ -134,10 +210,11 @@ def test_when_a_night_was_due_survives_the_change_of_clocks(warehouse, now, due)
 
 def test_late_is_after_the_time_allowed_and_only_without_the_file(warehouse):
     due = datetime(TODAY.year, TODAY.month, TODAY.day, 2, 30, tzinfo=ZoneInfo("UTC"))
-    assert not is_late(warehouse, due + timedelta(minutes=179), due)
-    assert is_late(warehouse, due + timedelta(minutes=181), due)
+    place = str(warehouse.settings.root / "catalogue" / f"{day(0)}.csv")
+    assert late_places(warehouse, due + timedelta(minutes=179), due) == []
+    assert late_places(warehouse, due + timedelta(minutes=181), due) == [place]
     arrive(warehouse, day(0))
-    assert not is_late(warehouse, due + timedelta(minutes=181), due)
+    assert late_places(warehouse, due + timedelta(minutes=181), due) == []
 
 
 def test_stale_flavours_and_what_is_served(warehouse):
@@ -148,11 +225,16 @@ def test_stale_flavours_and_what_is_served(warehouse):
 
 
 @pytest.fixture
-def told(monkeypatch):
-    """Alerts that a local webhook got; its address comes from the environment, as every secret."""
-    with webhook() as (address, got, _):
+def told_by(monkeypatch):
+    """Alerts that a local webhook got, and its next answers; its address comes from the environment, as a secret."""
+    with webhook() as (address, got, codes):
         monkeypatch.setenv("SID_ALERTS__WEBHOOK", address)
-        yield got
+        yield got, codes
+
+
+@pytest.fixture
+def told(told_by):
+    return told_by[0]
 
 
 def test_age_is_told_once_and_again_when_it_changes(tmp_path, told, monkeypatch):
@@ -171,10 +253,8 @@ def test_age_is_told_once_and_again_when_it_changes(tmp_path, told, monkeypatch)
         assert len(told) == 2
 
 
-def test_a_failed_run_is_told_with_its_sentence_and_what_is_still_served(tmp_path, told):
-    (tmp_path / "sid.toml").write_text(SETTINGS, encoding="utf-8")
-    warehouse = Warehouse(load_settings(tmp_path / "sid.toml"))
-    live(warehouse, "esci", day(1))
+def fail(warehouse: Warehouse, instance: dg.DagsterInstance) -> None:
+    """A run that fails, and the sensor that it wakes."""
 
     @dg.op
     def breaks() -> None:
@@ -184,17 +264,60 @@ def test_a_failed_run_is_told_with_its_sentence_and_what_is_still_served(tmp_pat
     def snapshot_refresh() -> None:
         breaks()
 
+    result = snapshot_refresh.execute_in_process(instance=instance, raise_on_error=False)
+    context = dg.build_run_status_sensor_context(
+        sensor_name="tell_of_failures",
+        dagster_event=result.get_run_failure_event(),
+        dagster_instance=instance,
+        dagster_run=result.dagster_run,
+        resources={"warehouse": warehouse},
+    ).for_run_failure()
+    sensors._tell_of_failures(warehouse.settings)(context)
+
+
+def test_a_failed_run_is_told_with_its_sentence_and_what_is_still_served(tmp_path, told):
+    (tmp_path / "sid.toml").write_text(SETTINGS, encoding="utf-8")
+    warehouse = Warehouse(load_settings(tmp_path / "sid.toml"))
+    live(warehouse, "esci", day(1))
     with dg.DagsterInstance.ephemeral() as instance:
-        result = snapshot_refresh.execute_in_process(instance=instance, raise_on_error=False)
-        context = dg.build_run_status_sensor_context(
-            sensor_name="tell_of_failures",
-            dagster_event=result.get_run_failure_event(),
-            dagster_instance=instance,
-            dagster_run=result.dagster_run,
-            resources={"warehouse": warehouse},
-        ).for_run_failure()
-        sensors._tell_of_failures(warehouse.settings)(context)
+        fail(warehouse, instance)
     (alert,) = told
     assert alert["kind"] == "run_failure" and "snapshot_refresh" in alert["subject"]
     assert "column 'title' is missing: add it" in alert["happened"]
     assert f"as of {day(1)}" in alert["served"] and "run snapshot_refresh" in alert["todo"]
+
+
+def test_a_failed_run_that_could_not_be_told_is_told_by_the_next_look_at_ages(tmp_path, told_by):
+    got, codes = told_by
+    (tmp_path / "catalogue").mkdir()
+    (tmp_path / "sid.toml").write_text(SETTINGS, encoding="utf-8")
+    warehouse = Warehouse(load_settings(tmp_path / "sid.toml"))
+    arrive(warehouse, *[day(ago) for ago in range(3)])
+    codes.append(503)
+    with dg.DagsterInstance.ephemeral() as instance:
+        fail(warehouse, instance)
+        assert len(got) == 1 and len(list((warehouse.state / "alerts").iterdir())) == 1
+        evaluate(warehouse, "tell_of_age", instance)
+        assert [alert["kind"] for alert in got] == ["run_failure", "run_failure"]
+        assert "This is told late" in got[1]["happened"]
+        assert list((warehouse.state / "alerts").iterdir()) == []
+
+
+def test_what_cannot_be_looked_for_is_told_once_a_day_and_hides_no_stale_flavour(tmp_path, told, monkeypatch):
+    (tmp_path / "sid.toml").write_text(SETTINGS, encoding="utf-8")
+    warehouse = Warehouse(load_settings(tmp_path / "sid.toml"))
+    live(warehouse, "esci", day(5))
+    lost = [True]
+
+    def look(*_):
+        if lost[0]:
+            raise Unreachable("s3://shop/x.csv ([source] products) cannot be looked at (EndpointConnectionError)")
+        return []
+
+    monkeypatch.setattr(sensors, "late_places", look)
+    with dg.DagsterInstance.ephemeral() as instance:
+        cursor = None
+        for lost[0] in (True, True, False, True):
+            cursor = evaluate(warehouse, "tell_of_age", instance, cursor).cursor
+    assert [alert["kind"] for alert in told] == ["late_input", "stale"]
+    assert "cannot be looked at (EndpointConnectionError)" in told[0]["happened"]

@@ -1,5 +1,6 @@
 """Settings: sources, precedence, and errors that name the key and the mend."""
 
+import traceback
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ def load(tmp_path: Path, text: str, env: dict[str, str] | None = None):
 
 
 MINIMAL = '[source]\nproducts = "p.csv"\n'
+NIGHTLY = '[source]\nproducts = "{snapshot}.csv"\n'
 
 
 def test_the_default_is_the_sample():
@@ -37,7 +39,7 @@ def test_environment_wins_over_the_file_and_is_typed(tmp_path):
         "SID_ORCHESTRATION__AUTOMATION": "true",
         "SID_SPARK__MASTER": "local[1]",
     }
-    settings = load(tmp_path, MINIMAL + "[report]\nsample = 500\n", env)
+    settings = load(tmp_path, NIGHTLY + "[report]\nsample = 500\n", env)
     assert settings.report.sample == 777
     assert settings.orchestration.automation is True
     assert settings.spark.master == "local[1]"
@@ -129,6 +131,43 @@ def test_a_password_of_digits_is_one_and_no_message_shows_it(tmp_path):
     assert "90210" not in str(fault.value)
     settings = load(tmp_path, MINIMAL, {"SID_ALERTS__SMTP_PASSWORD": "90210"})
     assert settings.alerts.smtp_password.get_secret_value() == "90210"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "", "s3cret", "ftp://host/s3cret", "https:///s3cret", "https://host/s3cret with blanks", " https://host/s3cret",
+        "https://host:s3cret/", "https://host:99999/s3cret", "https://s3cret:s3cret@host/", "https://host/s3crét",
+    ],
+)  # fmt: skip
+def test_a_webhook_that_nobody_can_post_to_is_refused_and_not_shown(tmp_path, given):
+    for env in ({"SID_ALERTS__WEBHOOK": given}, {"SID_ALERTS": f'{{webhook = "{given}"}}'}):
+        with pytest.raises(SettingsError, match=r"'alerts\.webhook': must be the http:// or https://") as fault:
+            load(tmp_path, MINIMAL, env)
+        shown = "".join(traceback.format_exception(fault.value))
+        assert "s3cret" not in shown and "s3cr\\xe9t" not in shown and "s3crét" not in shown
+
+
+@pytest.mark.parametrize("given", ["https://hooks.example/T0/B0/x?y=z", "http://127.0.0.1:9/hook", "http://[::1]:9/"])
+def test_a_webhook_is_an_address(tmp_path, given):
+    assert load(tmp_path, MINIMAL, {"SID_ALERTS__WEBHOOK": given}).alerts.webhook.get_secret_value() == given
+
+
+def test_lateness_ends_before_the_next_night_is_due(tmp_path):
+    assert load(tmp_path, MINIMAL + "[alerts]\nlate_after_minutes = 1439\n").alerts.late_after_minutes == 1439
+    with pytest.raises(SettingsError, match=r"late_after_minutes': must be less than 1440, a day"):
+        load(tmp_path, MINIMAL + "[alerts]\nlate_after_minutes = 1440\n")
+
+
+@pytest.mark.parametrize("name", ["products", "offers"])
+def test_one_place_for_all_days_is_no_source_of_nights_that_run_by_themselves(tmp_path, name):
+    text = NIGHTLY.replace("products", name) + ("" if name == "products" else 'products = "{snapshot}.csv"\n')
+    env = {"SID_ORCHESTRATION__AUTOMATION": "true"}
+    assert load(tmp_path, text, env).orchestration.automation
+    fixed = text.replace(f'{name} = "{{snapshot}}.csv"', f'{name} = "p.csv"')
+    assert not load(tmp_path, fixed).orchestration.automation
+    with pytest.raises(SettingsError, match=rf"\[source\] {name} is 'p.csv', .* put {{snapshot}} .* into the path"):
+        load(tmp_path, fixed, env)
 
 
 @pytest.mark.parametrize(
