@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from sid_pipeline.files import to_json, write_atomically
 from sid_pipeline.keys import check_key
-from sid_pipeline.migrations import mark
+from sid_pipeline.migrations import StateError, mark
 from sid_pipeline.schemas import CLEANED_ATTRIBUTES, OFFERS, PRODUCTS, REJECTED_PRODUCTS
 from sid_pipeline.settings import Settings
 
@@ -79,11 +79,21 @@ class Receipts:
         self.folder = folder
 
     def get(self, asset: str, partition: str = UNPARTITIONED) -> Receipt | None:
-        """The receipt, or None when the asset was not materialised for the partition, or not to its end."""
+        """The receipt, or None when the asset was not materialised for the partition, or not to its end.
+
+        Raises:
+            StateError: its file is damaged.
+        """
         path = self._path(asset, partition)
         if not path.is_file() or path.with_suffix(MARK).exists():
             return None
-        return Receipt(**json.loads(path.read_text(encoding="utf-8")))
+        try:
+            return Receipt(**json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:  # it was taken away just now
+            return None
+        except (ValueError, TypeError) as error:
+            mend = f"restore it, or remove it and do its work again ({command_for(asset, partition)})"
+            raise StateError(f"{path} cannot be read ({error}): {mend}") from error
 
     def before(self, asset: str, partition: str) -> Receipt | None:
         """The receipt of the last partition before this one, in the order of their keys, that has one."""
@@ -191,10 +201,13 @@ class Receipts:
     def _failure(self, path: Path) -> Trouble | None:
         try:
             told = json.loads(path.read_text(encoding="utf-8"))
+            at, sentence = datetime.fromisoformat(told["at"]), told["sentence"]
         except FileNotFoundError:  # it was mended just now
             return None
+        except (ValueError, TypeError, KeyError) as error:
+            raise StateError(f"{path} cannot be read ({error}): remove it, it only tells what went wrong") from error
         asset = path.parent.relative_to(self.folder).as_posix()
-        return Trouble(asset, path.stem, datetime.fromisoformat(told["at"]), told["sentence"])
+        return Trouble(asset, path.stem, at, sentence)
 
     def _is_held(self, name: str) -> bool:
         file = self._lock_file(name)
@@ -232,7 +245,9 @@ def complete_snapshots(receipts: Receipts, settings: Settings, flavour: str) -> 
     embedders = settings.flavours[flavour].embedders
     complete = []
     for snapshot in receipts.partitions("products"):
-        products = receipts.need("products", snapshot)
+        products = receipts.get("products", snapshot)
+        if products is None:  # it is taken anew just now
+            continue
         made = [receipts.get(f"{name}_embeddings", snapshot) for name in embedders]
         if all(r is not None and r.inputs.get("products") == products.data_version for r in made):
             complete.append(snapshot)

@@ -6,8 +6,8 @@ One process means one Spark session for all of them. What does not belong here: 
 from __future__ import annotations
 
 import os
-import socket
 import time
+import uuid
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -179,14 +179,16 @@ def _run(
     selection: Sequence[Any] | None = None,
 ) -> list[str]:
     """Run a job, or the selected assets of it, and return its failed steps."""
-    from sid_pipeline.run_history import HOST_TAG
+    from sid_pipeline.run_history import own_tags
 
     _say(f"{job}{'' if partition == UNPARTITIONED else f' {partition}'}")
+    run_id = str(uuid.uuid4())
     result = definitions.resolve_job_def(job).execute_in_process(
         instance=instance,
         partition_key=None if partition == UNPARTITIONED else partition,
         raise_on_error=False,
-        tags={HOST_TAG: socket.gethostname()},
+        run_id=run_id,
+        tags=own_tags(run_id),
         run_config={"loggers": {"console": {}}, "ops": dict(ops or {})},
         asset_selection=selection,
     )

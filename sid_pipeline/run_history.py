@@ -8,6 +8,7 @@ pipeline's state (`retention.py`).
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -18,13 +19,30 @@ import dagster as dg
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus, PartitionBackfill
 from dagster._core.storage.dagster_run import FINISHED_STATUSES
 
-from sid_pipeline.processes import is_running
+from sid_pipeline.processes import identity, is_there, ran_at
 
 PARTITION_TAG = "dagster/partition"
 HOST_TAG = "sid/host"  # the machine of a run that is not started by Dagster's launcher
+PROCESS_TAG = "sid/process"  # such a run's id, and what its process is known by there, see `processes.identity`
 LOST_TAG = "sid/lost"  # a run that was ended because its process was gone
 UNFINISHED = [status for status in dg.DagsterRunStatus if status not in FINISHED_STATUSES]
+# What can lose its process: a queued run has none yet.
+WITH_PROCESS = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+SILENT_SECONDS = 600  # a run that says nothing for so long, not even which process it is, never came to have one
 OPEN = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
+
+
+def own_tags(run_id: str) -> dict[str, str]:
+    """Tags of a run that this process makes itself, by which it is known whether the process is still there.
+
+    They name the run, because a run that is started again from Dagster's UI gets the tags of the one before.
+    """
+    return {HOST_TAG: socket.gethostname(), PROCESS_TAG: f"{run_id} {identity()}"}
 
 
 def named_by_open_work(instance: dg.DagsterInstance, but: str | None = None) -> frozenset[str]:
@@ -70,12 +88,14 @@ class LostRun:
 
 
 def lost_runs(instance: dg.DagsterInstance) -> list[LostRun]:
-    """Runs whose process is gone, also those that `end_lost_runs` ended; without those of a partition (or, where there
-    is none, a job) that was run again since."""
+    """Runs whose process is gone, also those that `end_lost_runs` ended; without those that a person cancelled, and
+    those of a partition (or, where there is none, a job) that was run again since."""
     ended = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], tags={LOST_TAG: "true"})
     found = []
     for record in [*_without_process(instance, False), *instance.get_run_records(ended)]:
         run, partition = record.dagster_run, record.dagster_run.tags.get(PARTITION_TAG, "")
+        if run.status == dg.DagsterRunStatus.CANCELING:
+            continue
         again = dg.RunsFilter(tags={PARTITION_TAG: partition}) if partition else dg.RunsFilter(job_name=run.job_name)
         (newest,) = instance.get_runs(again, limit=1)
         if newest.run_id == run.run_id:
@@ -85,7 +105,8 @@ def lost_runs(instance: dg.DagsterInstance) -> list[LostRun]:
 
 
 def end_lost_runs(instance: dg.DagsterInstance, launched_here: bool = False) -> list[str]:
-    """Report runs whose process is gone as failed, and give a sentence for each.
+    """Report runs whose process is gone as failed, or as cancelled where that was asked for, and give a sentence for
+    each.
 
     While Dagster takes them for running, whatever waits for the last run to end waits for ever, and they keep their
     place in the queue. Dagster itself notices neither a killed `sid run` nor a machine that was started anew.
@@ -100,19 +121,37 @@ def end_lost_runs(instance: dg.DagsterInstance, launched_here: bool = False) -> 
         if now is None or now.status in FINISHED_STATUSES:  # it came to its end just now
             continue
         instance.add_run_tags(run.run_id, {LOST_TAG: "true"})
-        instance.report_run_failed(now, "Its process is gone. What is done is not done twice: run it again.")
+        if now.status == dg.DagsterRunStatus.CANCELING:
+            instance.report_run_canceled(now, "Its process is gone.")
+        else:
+            instance.report_run_failed(now, "Its process is gone. What is done is not done twice: run it again.")
         of = run.tags.get(PARTITION_TAG, "")
         told.append(f"the run {run.job_name}{f' {of}' if of else ''} had lost its process and is ended")
     return told
 
 
 def _without_process(instance: dg.DagsterInstance, launched_here: bool) -> Iterator[dg.RunRecord]:
-    """Runs that began and did not end, of which this machine can tell that their process is gone."""
-    for record in instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
-        if _is_of_this_machine(instance, record.dagster_run, launched_here):
-            pid = _process(instance, record.dagster_run.run_id)
-            if pid is not None and not _is_there(pid):
-                yield record
+    """Runs that did not end, of which this machine can tell that their process is gone, or that none came to be."""
+    for record in instance.get_run_records(dg.RunsFilter(statuses=WITH_PROCESS)):
+        run = record.dagster_run
+        if _is_of_this_machine(instance, run, launched_here) and not _has_process(instance, record):
+            yield record
+
+
+def _has_process(instance: dg.DagsterInstance, record: dg.RunRecord) -> bool:
+    """Whether a run of this machine has its process, or may have it yet."""
+    run = record.dagster_run
+    of, _, process = run.tags.get(PROCESS_TAG, "").partition(" ")
+    if of == run.run_id:
+        return is_there(process)
+    noted = _process(instance, run.run_id)
+    if noted is not None:
+        pid, when = noted
+        return ran_at(pid, when) and _is_python(pid)
+    if run.status == dg.DagsterRunStatus.STARTED:
+        return True
+    told = [entry.timestamp for entry in instance.all_logs(run.run_id)]
+    return time.time() - max(told, default=record.create_timestamp.timestamp()) < SILENT_SECONDS
 
 
 def _is_of_this_machine(instance: dg.DagsterInstance, run: dg.DagsterRun, launched_here: bool) -> bool:
@@ -125,20 +164,18 @@ def _is_of_this_machine(instance: dg.DagsterInstance, run: dg.DagsterRun, launch
     return launched_here and isinstance(instance.run_launcher, dg.DefaultRunLauncher)
 
 
-def _process(instance: dg.DagsterInstance, run_id: str) -> int | None:
-    """The process that began a run's steps, as Dagster noted it."""
+def _process(instance: dg.DagsterInstance, run_id: str) -> tuple[int, float] | None:
+    """The process that began a run's steps and when it said so, as Dagster noted it."""
     for entry in instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
         data: Any = entry.dagster_event.event_specific_data if entry.dagster_event else None
         noted = data.metadata.get("pid") if data is not None else None
         if noted is not None and str(noted.value).isdigit():
-            return int(str(noted.value))
+            return int(str(noted.value)), entry.timestamp
     return None
 
 
-def _is_there(pid: int) -> bool:
-    """Whether a Python process of this number exists; after a restart of the machine it may be another program's."""
-    if not is_running(pid):
-        return False
+def _is_python(pid: int) -> bool:
+    """Whether a process is one of Python; where that cannot be told, it is taken for one."""
     try:
         return b"python" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:  # no Linux

@@ -11,9 +11,9 @@ table; object stores have Delta's own log store.
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
+import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ from urllib.parse import unquote
 from filelock import FileLock
 
 from sid_pipeline.keys import check_key
-from sid_pipeline.processes import is_running
+from sid_pipeline.processes import identity, is_running, is_there
 from sid_pipeline.schemas import TableSpec
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 COMMIT_TRIES = 5
 USER_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
+# <name>-<host>-<identity of the process>-<id>, see `spool_dir`; until then <name>-<number of the process>.
+_SPOOL = re.compile(r".+-(?P<host>[A-Za-z0-9_]+)-(?P<process>\d+(\.\d+\.[0-9a-f]+)?)-[0-9a-f]{8}")
+_FORMER_SPOOL = re.compile(r".+-(?P<pid>\d+)")
 
 
 class MissingSlice(LookupError):
@@ -575,19 +578,32 @@ def _quote(text: str) -> str:
 
 
 def spool_dir(state: Path, name: str) -> Path:
-    """An empty scratch folder under the state folder, for data on its way into a table."""
+    """An empty scratch folder of this process alone under the state folder, for data on its way into a table.
+
+    What processes of this machine that were killed left behind under the same name is taken away.
+    """
     import shutil
 
-    folder = state / "spool" / f"{name}-{os.getpid()}"
-    shutil.rmtree(folder, ignore_errors=True)
-    for left in folder.parent.glob(f"{name}-*"):
+    root = state / "spool"
+    for left in root.glob(f"{name}-{_host()}-*"):
         if is_left_behind(left):
             shutil.rmtree(left, ignore_errors=True)
+    folder = root / f"{name}-{_host()}-{identity()}-{uuid.uuid4().hex[:8]}"
     folder.mkdir(parents=True)
     return folder
 
 
-def is_left_behind(folder: Path) -> bool:
-    """Whether a scratch folder is of a process of this machine that was killed."""
-    pid = folder.name.rsplit("-", 1)[-1]
-    return pid.isdigit() and not is_running(int(pid))
+def is_left_behind(folder: Path) -> bool | None:
+    """Whether a scratch folder is of a process that was killed; None where another machine alone can tell.
+
+    A folder of a former version does not name its machine: it is taken for one of this.
+    """
+    if named := _SPOOL.fullmatch(folder.name):
+        return not is_there(named["process"]) if named["host"] == _host() else None
+    former = _FORMER_SPOOL.fullmatch(folder.name)
+    return former is not None and not is_running(int(former["pid"]))
+
+
+def _host() -> str:
+    """This machine's name, as part of a file name that '-' divides."""
+    return re.sub(r"[^A-Za-z0-9]", "_", socket.gethostname())

@@ -2,6 +2,7 @@
 
 import pytest
 
+from sid_pipeline.migrations import StateError
 from sid_pipeline.receipts import (
     MissingInput,
     Receipt,
@@ -80,3 +81,33 @@ def test_one_flavour_does_not_wait_for_another(receipts):
     assert newest_complete_snapshot(receipts, SETTINGS, "esci") == "2026-01-05"
     with pytest.raises(MissingInput, match="gemma_embeddings"):
         newest_complete_snapshot(receipts, SETTINGS, "esci_gemma")
+
+
+def test_a_day_that_is_taken_anew_meanwhile_is_left_out(receipts, monkeypatch):
+    for day in ("2026-01-05", "2026-01-06"):
+        put(receipts, "products", day, "p")
+        put(receipts, "esci_embeddings", day, products="p")
+    listed = receipts.partitions("products")
+    receipts.begin("products", "2026-01-06")
+    monkeypatch.setattr(receipts, "partitions", lambda asset: listed)
+    assert complete_snapshots(receipts, SETTINGS, "esci") == ["2026-01-05"]
+
+
+@pytest.mark.parametrize("text", ["", '{"asset": "prod', "[]", '{"asset": "products"}'])
+def test_a_damaged_receipt_is_named_with_the_mend(receipts, tmp_path, text):
+    put(receipts, "products", "2026-01-05")
+    file = tmp_path / "products" / "2026-01-05.json"
+    file.write_text(text)
+    with pytest.raises(StateError, match=r"restore it, or remove it.*sid run --snapshot 2026-01-05") as told:
+        receipts.get("products", "2026-01-05")
+    assert str(told.value).startswith(f"{file} cannot be read")
+    file.unlink()
+    assert receipts.get("products", "2026-01-05") is None
+
+
+def test_a_damaged_note_of_a_failure_is_named_with_the_mend(receipts, tmp_path):
+    receipts.fail("products", "2026-01-05", "no room")
+    file = tmp_path / "products" / "2026-01-05.failed"
+    file.write_text("{")
+    with pytest.raises(StateError, match=r"2026-01-05\.failed cannot be read .*: remove it"):
+        receipts.troubles()

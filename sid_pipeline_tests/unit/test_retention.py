@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import time
 from datetime import date, datetime, timedelta, timezone
 
 import pytest
@@ -14,8 +17,9 @@ from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.publication.publish import publish
 from sid_pipeline.reader import open_live, open_release
 from sid_pipeline.receipts import MissingInput, Receipt
+from sid_pipeline.resources.tables import spool_dir
 from sid_pipeline.resources.warehouse import Warehouse
-from sid_pipeline.retention import DAY, PUBLICATION, RELEASE, kept, make_room, plan, take_away
+from sid_pipeline.retention import DAY, PUBLICATION, RELEASE, SPOOL, kept, make_room, plan, take_away
 from sid_pipeline.schemas import RELEASES
 from sid_pipeline.settings import load_settings
 from sid_pipeline_tests.publications import DAY1, DAY2, source
@@ -257,3 +261,34 @@ def test_a_wholly_full_disk_is_relieved_of_what_no_unfinished_work_can_need(ware
     assert {removal.name for removal in would} == {*made[:3], "spool/catalogue-999999999"}
     assert not left.exists() and not warehouse.store.exists(f"{made[0]}/manifest.json")
     assert live(warehouse) == made[-1] and warehouse.receipts.get("products", day(1)) is not None
+
+
+def test_a_folder_that_a_person_set_aside_does_not_stop_the_weekly_work(warehouse, night):
+    pin(warehouse, "r1", trained_on=1)
+    made = [night(number) for number in range(1, 6)]
+    aside = [f"{made[0]}.bak", made[0].replace("/000001-", "/000001 copy of ")]
+    for folder in aside:
+        (warehouse.state / folder).mkdir()
+    going = plan(warehouse, today=TODAY)
+    assert going.names(PUBLICATION) == made[:3]
+    take_away(warehouse, going)
+    assert all((warehouse.state / folder).is_dir() for folder in aside)
+
+
+def test_scratch_of_another_machine_goes_when_it_was_untouched_for_long(warehouse):
+    take(warehouse, 1)
+    spool, here = warehouse.state / "spool", spool_dir(warehouse.state, "cleaning")
+    elsewhere, former, gone = (
+        spool / name
+        for name in ("cleaning-elsewhere-1-0a1b2c3d", "cleaning-999999999", here.name.replace("cleaning", "other"))
+    )
+    gone = gone.with_name(re.sub(r"-\d+(\..*)?-(\w+)$", r"-999999999-\2", gone.name))
+    for folder in (elsewhere, former, gone):
+        folder.mkdir()
+    names = [f"spool/{folder.name}" for folder in sorted((elsewhere, former, gone))]
+    assert plan(warehouse, today=TODAY).names(SPOOL) == []
+    assert [r.name for r in make_room(warehouse, dry_run=True)] == [n for n in names if "elsewhere" not in n]
+    long_ago = time.time() - 8 * 86_400
+    for folder in (elsewhere, former, gone, here):
+        os.utime(folder, (long_ago, long_ago))
+    assert plan(warehouse, today=TODAY).names(SPOOL) == names
