@@ -21,9 +21,9 @@ from sid_pipeline.migrations import StateError
 from sid_pipeline.publication.folder import PublicationError
 from sid_pipeline.receipts import MissingInput
 from sid_pipeline.resources.faults import machine_fault
-from sid_pipeline.settings import PROJECT_ROOT, Settings, SettingsError, load_settings
+from sid_pipeline.settings import MAX_TOKENS, PROJECT_ROOT, Settings, SettingsError, load_settings
 
-SID_PATTERN = re.compile(r"^\d+(_\d+){0,3}$")
+SID_PATTERN = re.compile(rf"\d+(_\d+){{0,{MAX_TOKENS - 1}}}")
 
 
 class _Commands(click.Group):
@@ -116,10 +116,10 @@ def show(what: str, release: str | None, flavour: str | None, as_prefix: bool, l
         raise click.ClickException(str(error)) from error
     if (trace.product or trace.rejections) and not as_prefix:
         click.echo(show_product(trace))
-        if SID_PATTERN.match(what):
+        if SID_PATTERN.fullmatch(what):
             click.echo(f"\n{what} may also be a SID prefix: sid show --prefix {what}")
         return
-    if not SID_PATTERN.match(what):
+    if not SID_PATTERN.fullmatch(what):
         raise click.ClickException(f"no product {what!r} in snapshot {snapshot}, and it is no SID prefix like 35_7")
     flavours = [flavour] if flavour else known
     click.echo(show_prefix(warehouse, what, flavours, release, snapshot, limit))

@@ -37,9 +37,10 @@ def show_product(trace: ProductTrace) -> str:
 
 
 def _show_flavour(trace: FlavourTrace) -> list[str]:
+    note = f"  ({trace.note})" if trace.note else ""
     if trace.sid is None:
-        return [f"{trace.flavour}: no SID ({trace.reason})"]
-    lines = [f"{trace.flavour}: {trace.sid}", f"  embedded as: {trace.text}"]
+        return [f"{trace.flavour}: no SID ({trace.reason}){note}"]
+    lines = [f"{trace.flavour}: {trace.sid}{note}", f"  embedded as: {trace.text}"]
     lines += [f"  {prefix:<16} {name}" for prefix, name in trace.names[:3]]
     if trace.neighbours:
         lines.append(f"  others under {trace.shared_prefix}:")

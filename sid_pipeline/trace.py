@@ -22,11 +22,17 @@ from sid_pipeline.schemas import (
 
 @dataclass(frozen=True)
 class FlavourTrace:
-    """A product in one flavour: its SID, the names of its prefixes, the embedded text, and who shares the prefix."""
+    """A product in one flavour: its SID, the names of its prefixes, the embedded text, and who shares the prefix.
+
+    Attributes:
+        sid: what readers get; None where they get nothing, for a `reason`.
+        note: what the collision policy made of the base SID, in a few words; None where it stayed as it was.
+    """
 
     flavour: str
     sid: str | None
     reason: str | None
+    note: str | None
     names: list[tuple[str, str]]
     text: str | None
     shared_prefix: str | None
@@ -82,7 +88,7 @@ def _trace_flavour(
     warehouse: Warehouse, flavour: str, product_id: str, release: str, snapshot: str, limit: int
 ) -> FlavourTrace:
     tables = warehouse.tables
-    columns = ["product_id", "base_sid", "reason", "withdrawn_on"]
+    columns = ["base_sid", "published_sid", "reason", "collision_policy", "withdrawn_on"]
     mine = pc.field("product_id") == product_id
     rows = tables.arrow(SEMANTIC_IDS, columns=columns, filters=mine, flavour=flavour, release=release).to_pylist()
     pinned, embedder = find_release(tables, release), next(iter(warehouse.settings.flavours[flavour].embedders))
@@ -91,12 +97,15 @@ def _trace_flavour(
         EMBEDDED_PRODUCTS, columns=["text"], filters=mine, embedder_id=identity, snapshot=snapshot
     ).to_pylist()
     text = texts[0]["text"] if texts else None
-    if not rows or rows[0]["base_sid"] is None or rows[0]["withdrawn_on"]:
-        reason = rows[0]["reason"] if rows else f"not assigned in release {release!r}"
-        if rows and rows[0]["withdrawn_on"]:
-            reason = f"withdrawn on {rows[0]['withdrawn_on']}; was {rows[0]['base_sid'] or 'without a SID'}"
-        return FlavourTrace(flavour, None, reason, [], text, None, [])
-    sid = rows[0]["base_sid"]
+    row = rows[0] if rows else None
+    base = row["base_sid"] if row else None
+    sid = row["published_sid"] if row and base else None  # a place that is kept for it is no SID, see `collisions`
+    note = f"base SID {base}, collision policy {row['collision_policy']}" if row and base != sid else None
+    if row is None or sid is None or row["withdrawn_on"]:
+        reason = row["reason"] if row else f"not assigned in release {release!r}"
+        if row and row["withdrawn_on"]:
+            reason = f"withdrawn on {row['withdrawn_on']}; was {sid or 'without a SID'}"
+        return FlavourTrace(flavour, None, reason, note, [], text, None, [])
     prefixes = sid_prefixes(sid)
     names = prefix_names(warehouse, flavour, release, prefixes)
     shared, under = prefixes[0], []
@@ -110,6 +119,7 @@ def _trace_flavour(
         flavour,
         sid,
         None,
+        note,
         [(prefix, names.get(prefix, "")) for prefix in prefixes],
         text,
         shared,
@@ -126,30 +136,29 @@ def sid_prefixes(sid: str) -> list[str]:
 def products_under(
     warehouse: Warehouse, flavour: str, release: str, snapshot: str, prefix: str
 ) -> list[tuple[str, str, str]]:
-    """(product_id, SID, title) of the products under a prefix, by SID."""
-    sid = pc.field("base_sid")
-    rows = warehouse.tables.arrow(
-        SEMANTIC_IDS,
-        columns=["product_id", "base_sid"],
-        filters=((sid == prefix) | pc.starts_with(sid, f"{prefix}_")) & pc.field("withdrawn_on").is_null(),
-        flavour=flavour,
-        release=release,
-    ).to_pylist()
-    titles = product_titles(warehouse, snapshot, [row["product_id"] for row in rows])
-    listed = [(row["product_id"], row["base_sid"], titles.get(row["product_id"], "")) for row in rows]
+    """(product_id, SID, title) of the products that readers find under a prefix, by SID."""
+    sid = pc.field("published_sid")
+    found = _published(warehouse, flavour, release, (sid == prefix) | pc.starts_with(sid, f"{prefix}_"))
+    titles = product_titles(warehouse, snapshot, list(found))
+    listed = [(product_id, sid, titles.get(product_id, "")) for product_id, sid in found.items()]
     return sorted(listed, key=lambda item: ([int(code) for code in item[1].split("_")], item[0]))
 
 
 def assigned_sids(warehouse: Warehouse, flavour: str, release: str) -> dict[str, str]:
-    """product_id -> SID of every product of a release that has one."""
+    """product_id -> the SID that readers get, of every product of a release that has one."""
+    return _published(warehouse, flavour, release, pc.field("published_sid").is_valid())
+
+
+def _published(warehouse: Warehouse, flavour: str, release: str, which: pc.Expression) -> dict[str, str]:
+    """product_id -> published SID of the rows that `schemas.ACTIVE` and `schemas.ASSIGNED` say, of these."""
     rows = warehouse.tables.arrow(
         SEMANTIC_IDS,
-        columns=["product_id", "base_sid"],
-        filters=pc.field("base_sid").is_valid() & pc.field("withdrawn_on").is_null(),
+        columns=["product_id", "published_sid"],
+        filters=which & pc.field("base_sid").is_valid() & pc.field("withdrawn_on").is_null(),
         flavour=flavour,
         release=release,
     )
-    return dict(zip(rows["product_id"].to_pylist(), rows["base_sid"].to_pylist(), strict=True))
+    return dict(zip(rows["product_id"].to_pylist(), rows["published_sid"].to_pylist(), strict=True))
 
 
 def product_titles(warehouse: Warehouse, snapshot: str, product_ids: list[str]) -> dict[str, str]:
