@@ -1,5 +1,6 @@
 """Looking at a vocabulary: report, prefix names, explorer, the diff to what is live, the comparison of flavours."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    from sid_pipeline.reader import Publication
+
 REPORT, NAMES, EXPLORER, DIFF, COMPARISON = (
     "report",
     "prefix_names",
@@ -61,16 +64,16 @@ def evaluation_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
         release = context.partition_key
         with stage_failures(context, warehouse, flavour.key(REPORT)):
             assigned = warehouse.receipts.need(sids, release)
-        settings = warehouse.settings.report
+            inputs = {
+                **_looked_at(warehouse, assigned),
+                "settings": warehouse.settings.report.model_dump(),
+                "live": _other_live(warehouse, flavour, assigned),
+            }
         return materialise(
             context,
             warehouse.receipts,
             flavour.key(REPORT),
-            {
-                **_looked_at(warehouse, assigned),
-                "settings": settings.model_dump(),
-                "live": _other_live(warehouse, flavour, assigned),
-            },
+            inputs,
             lambda: _report(context, warehouse, flavour, release, assigned.facts["as_of_snapshot"]),
             still_there=lambda receipt: (warehouse.state / receipt.facts["page"]).is_file(),
         )
@@ -87,15 +90,16 @@ def evaluation_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
         release = context.partition_key
         with stage_failures(context, warehouse, flavour.key(NAMES)):
             assigned = warehouse.receipts.need(sids, release)
+            inputs = {
+                **_content(warehouse, assigned),
+                "taxonomy": warehouse.receipts.need(TAXONOMY, release).data_version,
+                **_polish_by(warehouse.settings),
+            }
         return materialise(
             context,
             warehouse.receipts,
             flavour.key(NAMES),
-            {
-                **_content(warehouse, assigned),
-                "taxonomy": warehouse.receipts.need(TAXONOMY, release).data_version,
-                **_polish_by(warehouse.settings),
-            },
+            inputs,
             lambda: _name_prefixes(warehouse, flavour, release, assigned.facts["as_of_snapshot"]),
             still_there=lambda receipt: not receipt.facts.get("unpolished"),
         )
@@ -106,6 +110,7 @@ def evaluation_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
         "What would change for readers: this release's SIDs against the flavour's live publication. Against another "
         "release also why each product moved, by category, and where each token went (token_map.parquet).",
         {"numpy"},
+        code_version="2",
     )
     def codebook_diff(
         context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
@@ -113,13 +118,13 @@ def evaluation_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
         release = context.partition_key
         with stage_failures(context, warehouse, flavour.key(DIFF)):
             assigned = warehouse.receipts.need(sids, release)
-        live = read_pointer(warehouse.published, flavour.name)
+            live = read_pointer(warehouse.published, flavour.name)
         return materialise(
             context,
             warehouse.receipts,
             flavour.key(DIFF),
             {"semantic_ids": assigned.data_version, "live": live["publication"] if live else None},
-            lambda: _diff(warehouse, flavour, release),
+            lambda: _diff(warehouse, flavour, release, assigned),
         )
 
     return [report, prefix_names, codebook_diff]
@@ -152,18 +157,20 @@ def comparison_assets(flavours: list[Flavour]) -> list[dg.AssetsDefinition]:
         context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
     ) -> dg.MaterializeResult:
         release = context.partition_key
-        receipts = compared(warehouse, release)
+        with stage_failures(context, warehouse, COMPARISON):
+            receipts = compared(warehouse, release)
+            inputs = {name: _content(warehouse, receipt) for name, receipt in receipts.items()}
         return materialise(
             context,
             warehouse.receipts,
             COMPARISON,
-            {name: _content(warehouse, receipt) for name, receipt in receipts.items()},
+            inputs,
             lambda: _compare(warehouse, [f for f in flavours if f.name in receipts], release),
         )
 
     @dg.asset(
         name=EXPLORER,
-        code_version="2",
+        code_version="3",
         deps=[dg.AssetKey([flavour.name, stage]) for flavour in flavours for stage in (NAMES, REPORT)]
         + [dg.AssetKey(COMPARISON)],
         description="A static site to look at the vocabulary: the tree of prefixes with names and products, search, "
@@ -176,21 +183,22 @@ def comparison_assets(flavours: list[Flavour]) -> list[dg.AssetsDefinition]:
     )
     def explorer(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
         release = context.partition_key
-        receipts = compared(warehouse, release)
-        shown = [flavour for flavour in flavours if flavour.name in receipts]
-        before = {flavour.name: previous_publication(warehouse, flavour.name, release) for flavour in shown}
-        made = {
-            flavour.name: {
-                **_looked_at(warehouse, receipts[flavour.name]),
-                **{
-                    stage: receipt.data_version
-                    for stage in (NAMES, REPORT)
-                    if (receipt := warehouse.receipts.get(flavour.key(stage), release)) is not None
-                },
-                "previous": before[flavour.name],
+        with stage_failures(context, warehouse, EXPLORER):
+            receipts = compared(warehouse, release)
+            shown = [flavour for flavour in flavours if flavour.name in receipts]
+            before = {flavour.name: previous_publication(warehouse, flavour.name, release) for flavour in shown}
+            made = {
+                flavour.name: {
+                    **_looked_at(warehouse, receipts[flavour.name]),
+                    **{
+                        stage: receipt.data_version
+                        for stage in (NAMES, REPORT)
+                        if (receipt := warehouse.receipts.get(flavour.key(stage), release)) is not None
+                    },
+                    "previous": before[flavour.name],
+                }
+                for flavour in shown
             }
-            for flavour in shown
-        }
         return materialise(
             context,
             warehouse.receipts,
@@ -246,15 +254,13 @@ def _active(warehouse: Warehouse, flavour: Flavour, release: str) -> Any:
     return rows.where(ACTIVE).where("base_sid IS NOT NULL")
 
 
-def _assigned(warehouse: Warehouse, flavour: Flavour, release: str, snapshot: str) -> Assigned:
-    """All assigned products of a release, sorted by product id, with titles and categories."""
+def _assigned(warehouse: Warehouse, flavour: Flavour, release: str, snapshot: str, columns: Sequence[str]) -> Assigned:
+    """All assigned products of a release, sorted by product id, with columns of PRODUCTS."""
     import numpy as np
 
     sids = _active(warehouse, flavour, release)
     products = warehouse.tables.read(PRODUCTS, snapshot=snapshot)
-    frame = sids.select("product_id", "codes").join(
-        products.select("product_id", "title", "brand", "category", "description"), "product_id"
-    )
+    frame = sids.select("product_id", "codes").join(products.select("product_id", *columns), "product_id")
     table = frame.orderBy("product_id").toArrow()
     flat = table["codes"].combine_chunks().flatten().to_numpy()
     return Assigned(
@@ -304,6 +310,7 @@ def _report(
         all_codes = whole["codes"].combine_chunks().flatten().to_numpy().reshape(-1, codebook.levels)
         all_texts = whole["text"].to_numpy()
     x = join([matrix(sample[f"vector_{i}"]) for i in range(len(flavour.weights))], flavour.weights)
+    others, told = _live_codes(warehouse, flavour, trained, sample["product_id"].to_pylist(), codebook.levels)
     result = evaluate(
         EvaluationInput(
             flavour=flavour.name,
@@ -317,7 +324,7 @@ def _report(
             reconstruct=lambda rows: codebook.decode(codes[rows]),
             codebook_size=codebook.codebook_size,
             seed=settings.seed,
-            others=_live_codes(warehouse, flavour, trained, sample["product_id"].to_pylist()),
+            others=others,
             all_codes=all_codes,
             all_texts=all_texts,
         )
@@ -336,6 +343,7 @@ def _report(
         metadata={
             "at a glance": markdown_table(result.glance()),
             "page": (folder / "report.html").as_uri(),
+            **({"live release": told} if told else {}),
             "near-duplicates by level": share_by_level(kept),
             "use of the codes": code_usage(measured["code_counts"]),
             "report": Markdown(result.to_markdown()),
@@ -356,23 +364,35 @@ def _known_names(warehouse: Warehouse, flavour: Flavour, release: str) -> dict[s
 
 
 def _live_codes(
-    warehouse: Warehouse, flavour: Flavour, trained: Receipt, product_ids: list[str]
-) -> "dict[str, np.ndarray]":
-    """The live release's codes of the products, -1 where it has none; nothing where its codebook is this one."""
+    warehouse: Warehouse, flavour: Flavour, trained: Receipt, product_ids: list[str], levels: int
+) -> "tuple[dict[str, np.ndarray], str]":
+    """The live release's codes of the products, -1 where it has none, and why it cannot stand beside this one.
+
+    Nothing where its codebook is this one; a sentence alone where its codes have another number of levels.
+    """
     import numpy as np
 
     from sid_pipeline.reader import open_live
 
     pointer = read_pointer(warehouse.published, flavour.name)
     if pointer is None or pointer["codebook_id"] == trained.facts["codebook_id"]:
-        return {}
-    sids = open_live(flavour.name, warehouse.published, hashes=False).lookup(product_ids)
+        return {}, ""
+    live = open_live(flavour.name, warehouse.published, hashes=False)
+    sids = live.lookup(product_ids)
     known = [_codes(sid) for sid in sids if sid]
     if not known:
-        return {}
-    codes = np.full((len(sids), len(known[0])), -1, np.int64)
-    codes[[row for row, sid in enumerate(sids) if sid]] = known
-    return {f"live ({pointer['release']})": codes}
+        return {}, ""
+    there = len(known[0]) - _further(live.manifest["pins"].get("collision"))
+    if there != levels:
+        return {}, f"{pointer['release']} has codes of {there} levels, this release of {levels}: not comparable"
+    codes = np.full((len(sids), levels), -1, np.int64)
+    codes[[row for row, sid in enumerate(sids) if sid]] = [sid[:levels] for sid in known]
+    return {f"live ({pointer['release']})": codes}, ""
+
+
+def _further(policy: str | None) -> bool:
+    """Whether SIDs that a collision policy made end with a further token after the codes."""
+    return (policy or "").startswith("disambiguate")
 
 
 def _polish_by(settings: Settings) -> dict[str, Any]:
@@ -385,7 +405,7 @@ def _name_prefixes(warehouse: Warehouse, flavour: Flavour, release: str, snapsho
     from sid_pipeline.evaluation.names import prefix_names
     from sid_pipeline.polishing import polished_names
 
-    assigned = _assigned(warehouse, flavour, release, snapshot)
+    assigned = _assigned(warehouse, flavour, release, snapshot, ["title", "brand", "category"])
     kept = warehouse.tables.arrow(PREFIX_NAMES, flavour=flavour.name, release=release).to_pylist()
     names = prefix_names(
         assigned.codes,
@@ -439,7 +459,7 @@ def _named_today(
     return [node.path if path and (node := found[path]) else path for path in categories]
 
 
-def _diff(warehouse: Warehouse, flavour: Flavour, release: str) -> Outcome:
+def _diff(warehouse: Warehouse, flavour: Flavour, release: str, assigned: Receipt) -> Outcome:
     from sid_pipeline.evaluation.codebook_diff import diff
     from sid_pipeline.reader import open_live
 
@@ -447,9 +467,8 @@ def _diff(warehouse: Warehouse, flavour: Flavour, release: str) -> Outcome:
         return Outcome("nothing live", metadata={"compared with": "nothing of this flavour is live yet"})
     live = open_live(flavour.name, warehouse.published, hashes=False)
     old = {product: _codes(sid) for product, sid in live.sids().items()}
-    now = assigned_sids(warehouse, flavour.name, release)
-    new = {product: _codes(sid) for product, sid in now.items()}
-    result = diff(old, new)
+    new = {product: _codes(sid) for product, sid in assigned_sids(warehouse, flavour.name, release).items()}
+    result = diff(old, new, further=_further_tokens(live, assigned))
     text = result.pop("markdown")
     return Outcome(
         data_version=digest(result),
@@ -460,6 +479,11 @@ def _diff(warehouse: Warehouse, flavour: Flavour, release: str) -> Outcome:
             **_churn(warehouse, flavour, release),
         },
     )
+
+
+def _further_tokens(old: "Publication", assigned: Receipt) -> tuple[bool, bool]:
+    """Whether SIDs of a publication, and those that a release has now, end with a further token."""
+    return _further(old.manifest["pins"].get("collision")), _further(assigned.inputs.get("collision_policy"))
 
 
 def _churn(warehouse: Warehouse, flavour: Flavour, release: str) -> dict[str, Any]:
@@ -498,7 +522,8 @@ def _compare(warehouse: Warehouse, flavours: list[Flavour], release: str) -> Out
 
     if len(flavours) < 2:
         return Outcome("one flavour", metadata={"compared": "fewer than two flavours have SIDs in this release"})
-    loaded = [(f, _assigned(warehouse, f, release, _snapshot(warehouse, f, release))) for f in flavours[:2]]
+    columns = ["title", "category"]
+    loaded = [(f, _assigned(warehouse, f, release, _snapshot(warehouse, f, release), columns)) for f in flavours[:2]]
     first, second = (
         CodeTable(f.name, a.column("product_id"), a.codes, a.column("title"), categories=a.categories())
         for f, a in loaded
@@ -523,7 +548,8 @@ def _explore(
 
     if not flavours:
         raise MissingInput(f"no flavour has SIDs in release {release!r}: sid run --release {release}")
-    loaded = {f.name: _assigned(warehouse, f, release, _snapshot(warehouse, f, release)) for f in flavours}
+    columns = ["title", "brand", "category", "description"]
+    loaded = {f.name: _assigned(warehouse, f, release, _snapshot(warehouse, f, release), columns) for f in flavours}
     rows: dict[str, dict[str, Any]] = {}
     for assigned in loaded.values():
         for row in assigned.table.to_pylist():
@@ -600,6 +626,7 @@ def _changes(warehouse: Warehouse, flavour: Flavour, release: str, before: str, 
         {product: _codes(sid) for product, sid in now.items()},
         titles,
         examples=50,
+        further=_further_tokens(old, warehouse.receipts.need(flavour.key(SEMANTIC_IDS_STAGE), release)),
     )
     moved = {product for product, sid in now.items() if sids.get(product, sid) != sid}
     recoded = old.manifest["release"] != release

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from sid_pipeline.cleaning.llm.answer import unfenced
 from sid_pipeline.files import digest, to_json, write_atomically
 
 if TYPE_CHECKING:
@@ -118,12 +119,12 @@ def _kept(file: Path, form: type[AnswerT]) -> AnswerT | None:
 async def _ask(calls: Calls, question: Question, form: type[AnswerT]) -> AnswerT:
     answer = await calls.ask(question.request)
     try:
-        return form.model_validate_json(answer.text, context=question.context)
+        return form.model_validate_json(unfenced(answer.text), context=question.context)
     except ValidationError as error:
         first = error.errors()[0]
         fault = f"{'.'.join(map(str, first['loc']))} {first['msg']}".strip()
         repaired = await calls.ask(question.request.repaired(answer.text, fault))
-        return form.model_validate_json(repaired.text, context=question.context)
+        return form.model_validate_json(unfenced(repaired.text), context=question.context)
 
 
 def _expected(error: Exception) -> bool:

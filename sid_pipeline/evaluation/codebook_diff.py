@@ -21,32 +21,36 @@ def diff(
     new: Mapping[str, Sequence[int]],
     titles: Mapping[str, str] | None = None,
     examples: int = 10,
+    further: tuple[bool, bool] = (False, False),
 ) -> dict[str, Any]:
-    """Compare two code tables product by product.
+    """Compare two tables of SIDs product by product.
 
     Args:
-        old, new: product_id -> codes, coarse to fine, of one length.
+        old, new: product_id -> codes, coarse to fine, in each table of one length.
         titles: product_id -> title, for the examples.
         examples: most moved, added and withdrawn products shown, each in the order of product_id; moved ones
             that changed at the coarsest level first.
+        further: whether SIDs of old, and of new, end with a further token, which tells apart products of the same
+            codes: it counts for what moved, but is no level.
 
     Returns:
         counts (old, new, common, added, withdrawn, moved), `levels`: per level the share of common products
         that kept the code (that level alone), that kept the prefix (all levels so far), that first changed
         here, and the adjusted mutual information of the groupings, which a mere renumbering of codes leaves
-        at 1; examples; and `markdown`. Shares are None where there are no common products.
+        at 1; examples; and `markdown`. Shares are None where there are no common products. `comparable` is false,
+        and there are no levels, where the tables are of different depth.
 
     Raises:
-        ValueError: rows of different length.
+        ValueError: rows of different length in one table.
     """
-    lengths = {len(codes) for table in (old, new) for codes in table.values()}
-    if len(lengths) > 1:
-        raise ValueError(f"code tables of {' and '.join(map(str, sorted(lengths)))} levels cannot be compared")
-    depth = lengths.pop() if lengths else 0
+    depths = [_depth(table, last) for table, last in zip((old, new), further, strict=True)]
+    known = [depth for depth in depths if depth is not None]
+    comparable = len(set(known)) <= 1
+    depth = known[0] if comparable and known else 0
     common = sorted(old.keys() & new.keys())
     added, withdrawn = sorted(new.keys() - old.keys()), sorted(old.keys() - new.keys())
-    before = np.array([old[key] for key in common], np.int64).reshape(len(common), depth)
-    after = np.array([new[key] for key in common], np.int64).reshape(len(common), depth)
+    before = np.array([old[key][:depth] for key in common], np.int64).reshape(len(common), depth)
+    after = np.array([new[key][:depth] for key in common], np.int64).reshape(len(common), depth)
     same = before == after
     kept = np.logical_and.accumulate(same, axis=1)
     first_change = kept.sum(axis=1)
@@ -67,7 +71,7 @@ def diff(
     def title(key: str) -> str:
         return (titles or {}).get(key, "")
 
-    moved = np.flatnonzero(first_change < depth)
+    moved = np.flatnonzero([tuple(old[key]) != tuple(new[key]) for key in common])
     shown = moved[np.argsort(first_change[moved], kind="stable")][:examples]
     result: dict[str, Any] = {
         "old": len(old),
@@ -76,14 +80,15 @@ def diff(
         "added": len(added),
         "withdrawn": len(withdrawn),
         "moved": len(moved),
+        "comparable": comparable,
         "levels": levels,
         "moved_examples": [
             {
                 "product_id": common[row],
                 "title": title(common[row]),
-                "old": sid_text(before[row]),
-                "new": sid_text(after[row]),
-                "first_changed_level": int(first_change[row]) + 1,
+                "old": sid_text(old[common[row]]),
+                "new": sid_text(new[common[row]]),
+                "first_changed_level": int(first_change[row]) + 1 if comparable else None,
             }
             for row in shown.tolist()
         ],
@@ -94,8 +99,16 @@ def diff(
             {"product_id": key, "title": title(key), "sid": sid_text(old[key])} for key in withdrawn[:examples]
         ],
     }
-    result["markdown"] = _markdown(result)
+    result["markdown"] = _markdown(result, depths)
     return result
+
+
+def _depth(table: Mapping[str, Sequence[int]], further: bool) -> int | None:
+    """Levels of a table's codes; None where it is empty."""
+    lengths = {len(sid) for sid in table.values()}
+    if len(lengths) > 1:
+        raise ValueError(f"one table holds SIDs of {' and '.join(map(str, sorted(lengths)))} tokens")
+    return lengths.pop() - further if lengths else None
 
 
 CATEGORY_MOVED, TEXT_CHANGED, DRIFTED = "category moved", "text changed", "quantiser drifted"
@@ -147,14 +160,16 @@ def token_map(old: NDArray[Any], new: NDArray[Any]) -> dict[str, NDArray[Any]]:
     return {name: np.concatenate(parts) for name, parts in columns.items()}
 
 
-def _markdown(result: Mapping[str, Any]) -> str:
+def _markdown(result: Mapping[str, Any], depths: Sequence[int | None]) -> str:
     def percent(value: float | None) -> str:
         return "-" if value is None else f"{100 * value:.1f} %"
 
     parts = [
         f"{result['common']:,} products in both, {result['added']:,} added, "
         f"{result['withdrawn']:,} withdrawn, {result['moved']:,} with another SID.",
-        markdown_table(
+        f"Codes of {depths[0]} and of {depths[1]} levels: not comparable level by level."
+        if not result["comparable"]
+        else markdown_table(
             [
                 "level",
                 "kept the code",

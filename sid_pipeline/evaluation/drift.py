@@ -20,6 +20,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from sid_pipeline.evaluation.checks import MAX_LEVELS
+
 MAD_TO_SIGMA = 1.4826  # of a normal distribution
 
 
@@ -52,7 +54,10 @@ class Monitor:
 MONITORS = (
     Monitor("out_of_distribution", "share of products out of distribution", +1, 0.01, rebuild=True),
     Monitor("mean_distance", "mean quantisation distance", +1, 0.1, relative=True, rebuild=True),
-    *(Monitor(f"usage_l{level}", f"share of codes in use, L{level}", -1, 0.05, rebuild=True) for level in range(1, 5)),
+    *(
+        Monitor(f"usage_l{level}", f"share of codes in use, L{level}", -1, 0.05, rebuild=True)
+        for level in range(1, MAX_LEVELS + 1)
+    ),
     Monitor("collision_rate", "share of products that share their SID", +1, 0.03, rebuild=True),
     Monitor("without_a_sid", "share of products without a SID", +1, 0.005),
     Monitor("rejected", "share of rows rejected", +1, 0.02, early=0.05, first=0.0),

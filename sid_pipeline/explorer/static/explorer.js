@@ -64,7 +64,11 @@
   const countText = (count) => `${number.format(count)} ${count === 1 ? "product" : "products"}`;
   const levelsText = (level) => (level === 1 ? "L1" : `L1..L${level}`);
 
-  const Sid = ({ flavour, prefix }) => html`<a class="sid" href=${address("sid", flavour.name, prefix)}>${prefix}</a>`;
+  /** A SID or prefix; a token after the codes, which tells products of one SID apart, has no page. */
+  const Sid = ({ flavour, prefix }) => {
+    const codes = prefix.split("_").slice(0, flavour.levels).join("_");
+    return html`<a class="sid" href=${address("sid", flavour.name, codes)}>${prefix}</a>`;
+  };
 
   const ProductLink = ({ id, text }) => (rowOf.has(id)
     ? html`<a href=${address("product", id)}>${text ?? products[rowOf.get(id)][TITLE]}</a>` : html`<span>${text ?? id}</span>`);
@@ -349,7 +353,8 @@
       ${found ? html`<p class="lead">Against ${found.against}: ${number.format(found.common)} products are in both, ${number.format(found.added)} are new,
           ${" "}${number.format(found.withdrawn)} were withdrawn, and ${number.format(found.moved)} have another SID.</p>
         ${Object.keys(found.reasons).length ? html`<p>Why SIDs moved: ${Object.entries(found.reasons).map(([reason, count]) => `${reasonText(reason)} ${number.format(count)}`).join(", ")}.</p>` : null}
-        ${found.common ? html`<${Table} label="What was kept, by level" head=${["level", "kept the prefix", "first changed here", "agreement of the groups (AMI)"]}
+        ${found.comparable === false ? html`<p>The codes have another number of levels than those before: they are not comparable level by level.</p>` : null}
+        ${found.common && found.levels.length ? html`<${Table} label="What was kept, by level" head=${["level", "kept the prefix", "first changed here", "agreement of the groups (AMI)"]}
           rows=${found.levels.map((row) => [levelsText(row.level), percent(row.kept_prefix), number.format(row.first_changed_here), row.grouping_ami === null ? "-" : row.grouping_ami.toFixed(3)])} />` : null}
         ${found.moved_examples.length ? html`<h2>Moved</h2><${Table} label="Moved products" head=${["product", "before", "now", "why"]}
           rows=${found.moved_examples.map((row) => [html`<${ProductLink} id=${row.product_id} text=${row.title || row.product_id} />`, html`<code>${row.old}</code>`,

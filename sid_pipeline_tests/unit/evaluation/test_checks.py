@@ -5,6 +5,7 @@ import json
 import pytest
 
 from sid_pipeline.evaluation import checks
+from sid_pipeline.settings import MAX_TOKENS
 
 
 def test_not_worse_than_knows_each_figures_direction():
@@ -20,12 +21,20 @@ def test_not_worse_than_knows_each_figures_direction():
 
 
 def test_a_share_over_a_handful_of_pairs_is_not_judged_and_is_named():
-    live = {"share90_l1": 1.0, "collision_rate": 0.1, "pairs90": 12.0}
+    live = {"share90_l1": 1.0, "collision_rate": 0.1, "pairs90": 12.0, "usage_l4": 0.9}
     tolerances = {"share90_l1": 0.05, "collision_rate": 0.05, "usage_l4": 0.05}
-    check = checks.not_worse_than(live, {**live, "share90_l1": 0.5}, tolerances)
+    check = checks.not_worse_than(live, {"share90_l1": 0.5, "collision_rate": 0.1, "pairs90": 12.0}, tolerances)
     assert check.passed and "Not judged, for want of figures or pairs: share90_l1, usage_l4." in check.sentence
     many = {**live, "pairs90": 500.0}
     assert not checks.not_worse_than(many, {**many, "share90_l1": 0.5}, tolerances).passed
+
+
+def test_every_level_that_a_table_has_is_judged():
+    assert checks.MAX_LEVELS == MAX_TOKENS
+    tolerances = {f"usage_l{level}": 0.05 for level in range(1, checks.MAX_LEVELS + 1)}
+    live = {f"usage_l{level}": 0.9 for level in range(1, 7)}
+    assert checks.not_worse_than(live, live, tolerances).figures["skipped"] == []
+    assert checks.not_worse_than(live, {**live, "usage_l6": 0.8}, tolerances).figures["worse"] == ["usage_l6"]
 
 
 def test_nothing_compared_is_no_pass():

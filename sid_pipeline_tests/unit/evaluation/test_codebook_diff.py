@@ -51,9 +51,32 @@ def test_nothing_in_common(old, new, added):
     assert "0 products in both" in found["markdown"]
 
 
-def test_tables_of_different_depth_are_refused():
-    with pytest.raises(ValueError, match="2 and 3 levels"):
-        diff({"a": [1, 2]}, {"a": [1, 2, 3]})
+def test_a_further_token_counts_for_what_moved_and_is_no_level():
+    old = {"a": [0, 0, 0], "b": [0, 0, 1], "c": [1, 0, 0]}
+    found = diff(old, {"a": [0, 0, 0], "b": [0, 0, 2], "c": [1, 1, 0]}, further=(True, True))
+    assert found["moved"] == 2 and [row["kept_code"] for row in found["levels"]] == [1, pytest.approx(2 / 3)]
+    assert [(row["product_id"], row["new"], row["first_changed_level"]) for row in found["moved_examples"]] == [
+        ("c", "1_1_0", 2),
+        ("b", "0_0_2", 3),
+    ]
+    assert diff(old, old, further=(True, True))["moved"] == 0
+    shared = diff(old, {key: sid[:-1] for key, sid in old.items()}, further=(True, False))
+    assert shared["moved"] == 3 and all(row["kept_prefix"] == 1 for row in shared["levels"])
+
+
+def test_tables_of_different_depth_are_not_comparable_by_level():
+    found = diff({"a": [1, 2], "b": [1, 1]}, {"a": [1, 2, 3]})
+    assert (found["comparable"], found["levels"]) == (False, [])
+    assert (found["common"], found["moved"], found["withdrawn"]) == (1, 1, 1)
+    assert found["moved_examples"][0]["first_changed_level"] is None
+    assert "Codes of 2 and of 3 levels: not comparable" in found["markdown"]
+    assert not diff({"a": [1, 2, 0]}, {"a": [1, 2, 0]}, further=(True, False))["comparable"]
+    assert diff({}, {"a": [1, 2]})["comparable"] and diff({}, {})["comparable"]
+
+
+def test_a_table_of_several_depths_is_refused():
+    with pytest.raises(ValueError, match="one table holds SIDs of 2 and 3 tokens"):
+        diff({"a": [1, 2], "b": [1, 2, 3]}, {"a": [1, 2]})
 
 
 def test_reasons_in_their_order():
