@@ -17,6 +17,7 @@ from typing import Any
 import dagster as dg
 
 from sid_pipeline.assignment.collisions import PolicyError
+from sid_pipeline.cleaning.schema import SchemaError
 from sid_pipeline.embedding.model import ModelError
 from sid_pipeline.ingest.errors import InputError
 from sid_pipeline.keys import KeyNotAllowed
@@ -24,12 +25,13 @@ from sid_pipeline.migrations import StateError
 from sid_pipeline.promotion import PromotionRefused
 from sid_pipeline.publication.folder import PublicationError
 from sid_pipeline.receipts import UNPARTITIONED, MissingInput, Receipt, Receipts
+from sid_pipeline.releases import ReleaseError
 from sid_pipeline.relevance.labels import LabelError
 from sid_pipeline.resources.faults import machine_fault
 from sid_pipeline.resources.jars import JarError
 from sid_pipeline.resources.tables import MissingSlice
 from sid_pipeline.resources.warehouse import Warehouse
-from sid_pipeline.rqvae import CodebookError, CollapsedCodebookError
+from sid_pipeline.rqvae import CheckpointError, CodebookError, CollapsedCodebookError, TrainingError
 from sid_pipeline.schemas import TableSpec
 from sid_pipeline.taxonomy.tree import TaxonomyError
 from sid_pipeline.training_set import TrainingSetError
@@ -39,11 +41,15 @@ MENDABLE = (
     KeyNotAllowed,
     InputError,
     TaxonomyError,
+    SchemaError,
     LabelError,
     MissingInput,
     MissingSlice,
+    ReleaseError,
     ModelError,
     TrainingSetError,
+    TrainingError,
+    CheckpointError,
     CodebookError,
     CollapsedCodebookError,
     PolicyError,

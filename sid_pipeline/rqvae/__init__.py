@@ -10,12 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 from sid_pipeline.rqvae.codebook import Codebook, CodebookError
 from sid_pipeline.rqvae.config import TrainConfig
+from sid_pipeline.rqvae.errors import CheckpointError, TrainingError
 from sid_pipeline.rqvae.gate import CollapsedCodebookError
 
 if TYPE_CHECKING:
     from sid_pipeline.rqvae.trainer import train
 
-__all__ = ["Codebook", "CodebookError", "CollapsedCodebookError", "TrainConfig", "train"]
+__all__ = [
+    "CheckpointError",
+    "Codebook",
+    "CodebookError",
+    "CollapsedCodebookError",
+    "TrainConfig",
+    "TrainingError",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from sid_pipeline.rqvae.codebook import CodebookError
 from sid_pipeline.rqvae.config import TrainConfig
+from sid_pipeline.rqvae.errors import CheckpointError, TrainingError
 from sid_pipeline.rqvae.gate import CollapsedCodebookError
 
 
@@ -91,9 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoints", type=Path, help="default: OUTPUT/checkpoints, removed at the end")
     options = parser.parse_args(arguments)
 
-    from sid_pipeline.rqvae.checkpoint import CheckpointError
     from sid_pipeline.rqvae.progress import ProgressBar
-    from sid_pipeline.rqvae.trainer import TrainingError, train
+    from sid_pipeline.rqvae.trainer import train
 
     checkpoints = options.checkpoints or options.output / "checkpoints"
     try:

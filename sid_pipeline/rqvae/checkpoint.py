@@ -16,11 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from sid_pipeline.rqvae.errors import CheckpointError
+
 FILE = "checkpoint.safetensors"
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint folder cannot be used for this run; the message says why and what to do."""
 
 
 def write(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -52,6 +50,11 @@ def read(folder: Path, run: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[
         raise CheckpointError(f"{path} cannot be read ({e}); delete it to train from the start.") from e
     for name, value in run.items():
         there = state["run"].get(name)
+        if there != value and name == "torch":
+            raise CheckpointError(
+                f"{path} was written by torch {there}; this is torch {value}, which would go on to another codebook: "
+                "delete that file to train from the start, or finish with the torch that began."
+            )
         if there != value:
             raise CheckpointError(
                 f"{path} belongs to another run ({name} was {there!r}, now {value!r}); "

@@ -34,7 +34,8 @@ class Plan:
     """How a sample is to be clustered, in rows of that sample.
 
     snapped: levels that follow prototypes (0, 2 or 3); group: rows of a prototype in a wide category; cells: of each
-    prototype; smallest, largest: rows of a cell; least: rows of a category that stands on its own.
+    prototype; smallest, largest: rows of a cell; least: rows of a category that stands on its own; paths: prototypes
+    that there are code paths for; codes: cells of a prototype that there are codes for.
     """
 
     snapped: int
@@ -43,6 +44,8 @@ class Plan:
     smallest: float
     largest: float
     least: float
+    paths: int
+    codes: int
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,8 @@ def make_plan(config: TrainConfig, z: Tensor, leaf: NDArray[np.int64], n: int) -
     group = share * max(min(config.group_products, n / (2 * size)), n / most)
     # By the birthday bound a fifth of the products of a cell this large collide in the last level alone.
     cells = config.cells_per_group if snapped == 3 else 1.0
-    return Plan(snapped, group, cells, config.cell_products, share * size / 2, least)
+    codes = min(size, _MOST_CELLS)
+    return Plan(snapped, group, cells, config.cell_products, share * size / 2, least, size * size, codes)
 
 
 def _compact_leaves(z: Tensor, leaf: NDArray[np.int64], least: float) -> tuple[NDArray[np.bool_], float]:
@@ -107,7 +111,8 @@ def cluster(z: Tensor, leaf: NDArray[np.int64], plan: Plan, generator: torch.Gen
     A compact leaf is one prototype, unless its cells would be too large; any other is cut into prototypes of about
     `plan.group` rows. Every prototype is cut into about `plan.cells` cells, whatever its size, but more where
     they would hold over `plan.largest` rows. Products without category, and those of leaves too small to stand alone,
-    are clustered without their labels.
+    are clustered without their labels. Where that gives more prototypes than there are paths, the smallest are joined
+    to their nearest.
     """
     counts = np.bincount(leaf[leaf >= 0], minlength=1)
     alone = counts >= plan.least
@@ -120,8 +125,9 @@ def cluster(z: Tensor, leaf: NDArray[np.int64], plan: Plan, generator: torch.Gen
     groups: list[Tensor] = []
     for rows, is_compact in wholes:
         index = torch.from_numpy(rows)
-        parts = len(rows) / (_MOST_CELLS * plan.largest if is_compact else plan.group)
+        parts = len(rows) / (plan.codes * plan.largest if is_compact else plan.group)
         groups += [index[part.cpu()] for part in _split(z[index.to(z.device)], parts, generator)]
+    groups = _joined(z, groups, plan.paths)
     member, cell = (torch.zeros(len(z), dtype=torch.long) for _ in range(2))
     cells: list[int] = []
     done = 0
@@ -135,6 +141,22 @@ def cluster(z: Tensor, leaf: NDArray[np.int64], plan: Plan, generator: torch.Gen
     return Prototypes(member.to(z.device), cell.to(z.device), cells)
 
 
+def _joined(z: Tensor, groups: list[Tensor], most: int) -> list[Tensor]:
+    """At most `most` groups of rows of z: one after the other, the smallest goes to the one whose mean is nearest."""
+    groups = list(groups)
+    means = torch.stack([z[rows.to(z.device)].mean(0) for rows in groups]) if len(groups) > most else z[:0]
+    while len(groups) > most:
+        small = min(range(len(groups)), key=lambda g: len(groups[g]))
+        gap = (means - means[small]).square().sum(1)
+        gap[small] = torch.inf
+        near = int(gap.argmin())
+        groups[near] = torch.cat([groups[near], groups[small]]).sort().values
+        means[near] = z[groups[near].to(z.device)].mean(0)
+        del groups[small]
+        means = torch.cat([means[:small], means[small + 1 :]])
+    return groups
+
+
 def _cell_counts(groups: list[Tensor], plan: Plan) -> list[float]:
     """Cells wanted for each prototype; of a fraction, the larger ones get the one more."""
     if plan.cells == 1:
@@ -142,7 +164,7 @@ def _cell_counts(groups: list[Tensor], plan: Plan) -> list[float]:
     whole, fraction = divmod(plan.cells, 1)
     more = set(sorted(range(len(groups)), key=lambda g: (-len(groups[g]), g))[: round(fraction * len(groups))])
     wanted = [min(whole + (g in more), len(rows) / plan.smallest) for g, rows in enumerate(groups)]
-    return [min(max(w, len(rows) / plan.largest), _MOST_CELLS) for w, rows in zip(wanted, groups, strict=True)]
+    return [min(max(w, len(rows) / plan.largest), plan.codes) for w, rows in zip(wanted, groups, strict=True)]
 
 
 def _split(x: Tensor, parts: float, generator: torch.Generator) -> list[Tensor]:
@@ -212,9 +234,10 @@ def _owner(model: RQVAE) -> Tensor:
 
 def _category_means(means: Tensor, weight: Tensor, node: NDArray[np.int64], most: int) -> Tensor | None:
     """Weighted means (M, D) of `means` (G, D) per category, at the finest depth with at most 4/5 `most`
-    categories; node (G, depth) are the tree nodes of each group, -1 where it has none."""
+    categories; node (G, depth) are the tree nodes of each group, -1 where it has none. Groups of weight 0 are left
+    out."""
     for depth in reversed(range(node.shape[1])):
-        present = np.flatnonzero(node[:, depth] >= 0)
+        present = np.flatnonzero((node[:, depth] >= 0) & (weight > 0).cpu().numpy())
         ids, index = np.unique(node[present, depth], return_inverse=True)
         if 0 < len(ids) <= 0.8 * most:
             where = torch.from_numpy(present).to(means.device)
@@ -324,6 +347,13 @@ def _name_prefixes(model: RQVAE, count: Tensor) -> None:
             table[level] = total / (mass + 1.0)[:, None]
             left -= table[level][names[:, level]]
     model.codewords[: model.snapped] = table
+
+
+def readout_bytes(prototypes: int, size: int, deep: int) -> int:
+    """Memory that `fit_readout` takes, but for the vectors: of the normal equations in float64, about six copies of
+    the deep codewords' block and two of what ties them to prototypes."""
+    entries = size * deep
+    return 8 * entries * (6 * entries + 2 * max(prototypes, 1))
 
 
 def fit_readout(

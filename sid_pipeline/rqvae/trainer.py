@@ -27,6 +27,7 @@ from sid_pipeline.rqvae import checkpoint, gate, losses, yardsticks
 from sid_pipeline.rqvae import initialise as init
 from sid_pipeline.rqvae.codebook import Codebook
 from sid_pipeline.rqvae.config import TrainConfig
+from sid_pipeline.rqvae.errors import TrainingError
 from sid_pipeline.rqvae.model import RQVAE, Quantisation, export, fits, restore
 from sid_pipeline.rqvae.sampler import HierarchicalSampler, UniformSampler
 from sid_pipeline.rqvae.tree import GRADES, build_tree, grade_pairs
@@ -50,10 +51,6 @@ _FINISH_SECONDS = 2.0
 _DISTANCE_QUANTILES = (0.5, 0.9, 0.99, 0.999)
 _OOD_FACTOR = 1.5
 _TERMS = ("loss", "reconstruction", "quantisation", "contrastive")
-
-
-class TrainingError(RuntimeError):
-    """Training cannot start or go on; the message names the row or step and the mend."""
 
 
 def train(
@@ -80,8 +77,8 @@ def train(
         embeddings. One of other shapes than the config asks for is passed over, with a note in the manifest.
 
     Raises `ValueError` for unusable input (naming the row), `TrainingError` for a loss that is not finite
-    (naming the step), `CollapsedCodebookError` if the result fails the quality gates, `CheckpointError` for a
-    checkpoint of another run.
+    (naming the step) and for too little memory, `CollapsedCodebookError` if the result fails the quality gates,
+    `CheckpointError` for a checkpoint of another run.
     """
     config = config or TrainConfig()
     with _threads(config.threads):
@@ -335,6 +332,13 @@ class _Run:
 
     def _build(self, snapped: int, cells: list[int]) -> None:
         c = self.config
+        needed, there = init.readout_bytes(len(cells), c.codebook_size, c.levels - snapped), _memory(self.device)
+        if needed > there:
+            raise TrainingError(
+                f"codebook_size {c.codebook_size} with {c.levels - snapped} levels below the prototypes needs "
+                f"{needed / 1e9:,.0f} GB to fit the readouts, and the {self.device.type} has {there / 1e9:,.0f} GB; "
+                "lower codebook_size or levels."
+            )
         self.model = RQVAE(c, self.data.dim, self.latent, snapped, cells).to(self.device)
         halves = [m for m in (self.model.encoder, self.model.decoder) if m]
         groups = [
@@ -516,9 +520,9 @@ class _Run:
         now = time.monotonic()
         per_step = (now - self.looped) / max(s.step - self.looped_step, 1)
         left = c.max_seconds - self._elapsed() - s.fit_seconds - _FINISH_SECONDS
-        steps = s.step + int(left / max(per_step, 1e-9))
-        s.steps = max(min(steps, c.steps or steps), s.step)
-        if s.steps == s.step:
+        planned = self._planned_steps()
+        s.steps = max(min(s.step + int(left / max(per_step, 1e-9)), planned), s.step)
+        if s.steps == s.step < planned:
             s.stopped = "wall budget"
 
     # ----------------------------------------------------------------- reporting
@@ -632,12 +636,14 @@ class _Run:
         c, s = self.config, self.state
         relative, chosen = s.best_score, s.best_step
         if s.step > 0:
+            before = self.ridge
             refitted = self._fit(self.model)
             s.history.append({"step": s.step, "held_out_relative_error": refitted})
             if refitted < relative:
                 relative, chosen = refitted, s.step
-        if chosen == s.best_step < s.step:
-            self.model.load_state_dict(self.best)
+            else:
+                self.model.load_state_dict(self.best)
+                self.ridge = before
         rows = self._sample(_FIT_ROWS, 5)
         codes = torch.cat(
             [self.model.quantise(self.model.encode(self.data.take(part))).codes for part, _ in _chunks(rows)]
@@ -736,6 +742,13 @@ def _chunks(rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], slice]
     for start in range(0, len(rows), 8192):
         part = rows[start : start + 8192]
         yield part, slice(start, start + len(part))
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes of memory that the device has."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _device(name: str) -> torch.device:

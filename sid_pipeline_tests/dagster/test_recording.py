@@ -6,8 +6,11 @@ import dagster as dg
 import pytest
 
 from sid_pipeline.assets.recording import Check, Earlier, Markdown, Outcome, markdown_table, materialise
+from sid_pipeline.cleaning.schema import SchemaError
 from sid_pipeline.ingest.errors import InputError
 from sid_pipeline.receipts import MissingInput, Receipt, Receipts
+from sid_pipeline.releases import ReleaseError
+from sid_pipeline.rqvae import CheckpointError, TrainingError
 
 
 class Stage:
@@ -182,6 +185,13 @@ def test_a_mendable_fault_is_one_sentence_and_is_not_retried(stage):
     failure = result.failure_data_for_node("f__s")
     assert failure.user_failure_data.description == "column 'title' is missing: add it"
     assert stage.receipts.get("f/s") is None
+
+
+@pytest.mark.parametrize("fault", [TrainingError, CheckpointError, SchemaError, ReleaseError])
+def test_faults_that_name_their_mend_are_shown_as_they_are(stage, fault):
+    stage.error = fault("delete that file")
+    failure = stage.run().failure_data_for_node("f__s")
+    assert failure.user_failure_data.description == "delete that file"
 
 
 def test_after_a_fault_the_last_receipt_counts_for_nothing_and_a_rerun_completes(stage):

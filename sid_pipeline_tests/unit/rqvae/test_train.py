@@ -14,8 +14,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from sid_pipeline.rqvae import Codebook, CollapsedCodebookError, TrainConfig, gate, train  # noqa: E402
-from sid_pipeline.rqvae.checkpoint import FILE, CheckpointError  # noqa: E402
-from sid_pipeline.rqvae.trainer import TrainingError  # noqa: E402
+from sid_pipeline.rqvae import initialise as init  # noqa: E402
+from sid_pipeline.rqvae.checkpoint import FILE  # noqa: E402
+from sid_pipeline.rqvae.errors import CheckpointError, TrainingError  # noqa: E402
 from sid_pipeline.rqvae.yardsticks import near_duplicates, residual_kmeans_error  # noqa: E402
 from sid_pipeline_tests.unit.rqvae.data import catalogue, quick  # noqa: E402
 
@@ -166,12 +167,97 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         train(x, paths, quick(steps=10), checkpoint_dir=tmp_path)
 
 
+def test_a_checkpoint_of_another_torch_is_named_with_the_mend(tmp_path: Path) -> None:
+    from sid_pipeline.rqvae import checkpoint
+
+    checkpoint.write(tmp_path, {}, {"run": {"torch": "1.0"}})
+    with pytest.raises(CheckpointError, match=rf"{FILE} was written by torch 1.0; this is torch 2.0.*delete that file"):
+        checkpoint.read(tmp_path, {"torch": "2.0"})
+
+
 def test_a_wall_budget_is_kept_and_its_steps_repeat_it() -> None:
     x, paths = catalogue()
     book = train(x, paths, quick(steps=None, max_seconds=4, patience=10_000))
     run = book.manifest["run"]
     assert run["steps"] > 20
     assert run["steps"] <= run["steps_planned"]
+
+
+@pytest.mark.parametrize(("changes", "steps"), [({"epochs": 3}, 15), ({"epochs": 3, "steps": 7}, 7), ({"steps": 0}, 0)])
+def test_a_wall_budget_leaves_the_planned_steps_as_they_are(changes: dict, steps: int) -> None:
+    from sid_pipeline.rqvae.trainer import _Run
+
+    x, paths = catalogue()
+    run = _Run(x, paths, quick(**{"steps": None, "max_seconds": 600, **changes}), None, None)
+    run.start()
+    run.loop()
+    assert (run.state.step, run.state.stopped) == (steps, "")
+
+
+def test_a_refit_that_is_worse_leaves_the_last_state_as_it_was_validated() -> None:
+    from sid_pipeline.rqvae.trainer import _Run
+
+    x, paths = catalogue()
+    run = _Run(x, paths, quick(steps=20), None, None)
+    run.start()
+    run.loop()
+    state = run.state
+    run.best = {k: v.clone() for k, v in run.model.state_dict().items()}
+    state.best_step, state.best_score, ridge = state.step, 0.05, run.ridge
+
+    def worse(model: torch.nn.Module) -> float:
+        model.means += 1
+        run.ridge = -1.0
+        return 0.06
+
+    run._fit = worse  # type: ignore[method-assign]
+    book = run.finish({})
+    assert all(torch.equal(run.best[k], v) for k, v in run.model.state_dict().items())
+    told = book.manifest["run"]
+    assert (told["chosen_step"], told["readout_ridge"]) == (20, ridge)
+    assert book.manifest["metrics"]["relative_error"] == 0.05
+
+
+def leaves(n: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """n products in `number` compact leaves of one size."""
+    rng = np.random.default_rng(0)
+    leaf = np.arange(n) % number
+    x = rng.standard_normal((number, 16))[leaf] + 0.01 * rng.standard_normal((n, 16))
+    return x.astype(np.float32), leaf[:, None]
+
+
+@pytest.mark.parametrize(("size", "number"), [(8, 100), (4, 10)])
+def test_more_leaves_than_code_paths_are_joined(size: int, number: int) -> None:
+    from sid_pipeline.rqvae.trainer import _Run
+
+    x, paths = leaves(10_000 if size == 8 else 600, number)
+    run = _Run(x, paths, quick(codebook_size=size, snapped_levels=3), None, None)
+    run.start()
+    model = run.model
+    assert model.prototypes <= size * size and model.most_cells <= size
+    assert len(torch.unique(model.paths, dim=0)) == model.prototypes
+
+
+def test_the_smallest_groups_go_to_the_nearest() -> None:
+    z = torch.tensor([[0.0], [0.1], [5.0], [5.2], [5.4], [4.0], [9.0], [9.1]])
+    groups = [torch.tensor(rows) for rows in ([0, 1], [2, 3, 4], [5], [6, 7])]
+    assert [rows.tolist() for rows in init._joined(z, groups, 3)] == [[0, 1], [2, 3, 4, 5], [6, 7]]
+    assert init._joined(z, groups, 4) == groups
+
+
+def test_a_category_of_empty_prototypes_alone_seeds_nothing() -> None:
+    means, weight = torch.tensor([[1.0], [3.0], [7.0]]), torch.tensor([2.0, 1.0, 0.0])
+    found = init._category_means(means, weight, np.array([[0], [0], [1]]), 16)
+    assert found is not None and found.tolist() == [[pytest.approx(5 / 3)]]
+
+
+def test_a_readout_that_no_memory_holds_is_refused_before_it_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sid_pipeline.rqvae import trainer
+
+    assert init.readout_bytes(4096, 512, 2) < 2**27 < 2**30 < init.readout_bytes(4096, 4096, 2)
+    monkeypatch.setattr(trainer, "_memory", lambda device: 64 * 10**9)
+    with pytest.raises(TrainingError, match=r"codebook_size 32768 with 4 levels .* 825 GB .* has 64 GB; lower"):
+        train(*catalogue(), quick(codebook_size=32_768))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
