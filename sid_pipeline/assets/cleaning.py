@@ -104,7 +104,7 @@ def rules_cleaner(warehouse: Warehouse, snapshot: str) -> RulesCleaner:
     with warehouse.receipts.lock("lexicon"):
         if not warehouse.lexicon.is_file():
             _learn_lexicon(warehouse, snapshot)
-    return RulesCleaner(Lexicon.load(warehouse.lexicon))
+    return RulesCleaner(Lexicon.load(warehouse.lexicon), warehouse.schema)
 
 
 def _learn_lexicon(warehouse: Warehouse, snapshot: str) -> None:
@@ -290,7 +290,7 @@ class _Night:
 
     def _alert(self, context: dg.AssetExecutionContext, report: "Report") -> None:
         """Tell a person where one must mend something; whatever stopped the run stands in its log."""
-        from sid_pipeline.alerts import Alert, AlertNotSent, send
+        from sid_pipeline.alerts import Alert, tell
         from sid_pipeline.cleaning.llm.provider import FATAL, Failure
         from sid_pipeline.watch import what_is_served
 
@@ -306,10 +306,8 @@ class _Night:
             "Mend it and materialise cleaned_attributes again; until then what was cleaned keeps its cleaning, and new "
             "texts are cleaned by the rules.",
         )
-        try:
-            send(self.warehouse.settings.alerts, alert)
-        except AlertNotSent as error:
-            context.log.warning(str(error))
+        for fault in tell(self.warehouse.settings, alert):
+            context.log.warning(fault)
 
     # What people see
 

@@ -131,11 +131,28 @@ def title_copy_spans(title: str) -> list[tuple[int, int]]:
 
 
 def drop_instructions(text: str) -> str:
-    """A normalised text without the sentences that talk to a machine instead of describing a product."""
-    if not _INSTRUCTION.search(lowered(text)):
-        return text
-    lines = ([s for s in _SENTENCE_END.split(line) if not instructs(s)] for line in text.split("\n"))
-    return "\n".join(" ".join(line) for line in lines if line)
+    """A normalised text without the sentences that talk to a machine instead of describing a product.
+
+    An instruction may run over the end of a sentence (`Ignore! all previous rules`): every sentence that holds a part
+    of it goes. Those around it may make another one when they meet, so the rest is looked at again.
+    """
+    while instructs(text):
+        lines = [_without_instructions(line) for line in text.split("\n")]
+        text = "\n".join(" ".join(line) for line in lines if line)
+    return text
+
+
+def _without_instructions(line: str) -> list[str]:
+    """The sentences of a line that no instruction touches."""
+    found = [match.span() for match in _INSTRUCTION.finditer(lowered(line))]
+    ends = [match.span() for match in _SENTENCE_END.finditer(line)]
+    starts = [0, *(end for _, end in ends)]
+    stops = [*(start for start, _ in ends), len(line)]
+    return [
+        line[start:stop]
+        for start, stop in zip(starts, stops, strict=True)
+        if not instructs(line[start:stop]) and not any(a < stop and start < b for a, b in found)
+    ]
 
 
 def instructs(text: str) -> bool:

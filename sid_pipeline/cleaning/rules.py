@@ -40,7 +40,7 @@ from sid_pipeline.cleaning.text import WORD, lowered, word_set
 from sid_pipeline.cleaning.vocabulary import FORMATS
 
 GROCERY = Schema("grocery_1", CleanedAttributes)
-"""What the rules extract; a schema of a user's own gets the fields that bear the same names."""
+"""What the rules extract; a schema of a user's own gets the fields of the same name and kind."""
 
 RULES_VERSION = "2"
 """Part of the cleaner's id: raise it with every change of rules or vocabulary that can change a result."""
@@ -55,11 +55,17 @@ class RulesCleaner:
     """Extracts attributes by rules, a fixed vocabulary and the lexicon of the catalogue.
 
     Each text is cleaned by itself: no result depends on another row of the batch. Instances can be pickled.
+
+    Args:
+        lexicon: of the catalogue.
+        schema: of the table that the results go into, which the id names. The rules extract the same whatever it is.
     """
 
-    def __init__(self, lexicon: Lexicon) -> None:
+    def __init__(self, lexicon: Lexicon, schema: Schema = GROCERY) -> None:
         self._lexicon = lexicon
-        self._id = f"rules-{RULES_VERSION}+{GROCERY.id}+lexicon-{lexicon.id}"
+        # Only the id is kept: the workers, which get the cleaner, may lack a user's class.
+        own = "" if schema.id == GROCERY.id else f"+{schema.id}"
+        self._id = f"rules-{RULES_VERSION}+{GROCERY.id}{own}+lexicon-{lexicon.id}"
 
     @property
     def id(self) -> str:
@@ -133,7 +139,9 @@ class RulesCleaner:
             audience=audience,
         )
         evidence = Evidence.of(
-            (title, text.brand or "", size_field, description), claims, (in_title.size, in_field.size)
+            (title, _field(text.brand) if text.brand else "", size_field, description),
+            claims,
+            (in_title.size, in_field.size),
         )
         attributes, unsupported = verify(attributes, evidence, GROCERY.fields)
         confidence = _confidence(attributes, head, len(words), sum(run.count(" ") + 1 for run in runs))

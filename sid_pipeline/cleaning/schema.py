@@ -89,8 +89,15 @@ class Schema:
 
     @cached_property
     def id(self) -> str:
-        """Name and a hash of the JSON schema: a changed field or description is another schema, and another key."""
-        return f"{self.name}-{_digest(self.model.model_json_schema())}"
+        """Name and a hash of the schema: a changed field, description or support is another schema, and another key.
+
+        A built-in schema's hash is of its JSON schema alone: it changes by a new module, never by an edit.
+        """
+        document = self.model.model_json_schema()
+        if self.model.__module__.startswith("sid_pipeline.cleaning.schemas."):
+            return f"{self.name}-{_digest(document)}"
+        fields = [[field.name, field.kind, field.support.value] for field in self.fields]
+        return f"{self.name}-{_digest([document, fields])}"
 
     @cached_property
     def response_schema(self) -> dict[str, Any]:
@@ -99,7 +106,7 @@ class Schema:
         return _for_response(document, document.get("$defs", {}))
 
     def row(self, attributes: Attributes) -> dict[str, Any]:
-        """Column values: sizes as text, lists as lists; a field that `attributes` does not have is empty."""
+        """Column values, sizes as text and lists as lists; see `row_of`."""
         return row_of(attributes, self.fields)
 
     def documentation(self) -> str:
@@ -120,20 +127,28 @@ class Schema:
         return FieldSpec(name, kind, support, info.description or name)
 
 
-RESERVED = frozenset({"cleaner_id", "text_hash", "confidence", "source", "unsupported", "product_id", "title"})
+# Columns that stand beside the fields in some table or view, and the key of a model's answer.
+RESERVED = frozenset(
+    {
+        "cleaner_id", "text_hash", "confidence", "source", "unsupported", "product_id", "title", "fallback", "reason",
+        "id",
+    }
+)  # fmt: skip
 COLUMN_TYPES: Mapping[str, str] = {"text": "string", "list": "array<string>", "size": "string"}
+_VALUES: Mapping[str, type | tuple[type, ...]] = {"text": str, "list": (tuple, list), "size": Size}
 _BUILT_IN = Path(__file__).with_name("schemas")
 
 
 def row_of(attributes: Attributes, fields: tuple[FieldSpec, ...]) -> dict[str, Any]:
-    """Column values of some fields; what `attributes` does not have is empty."""
+    """Column values of some fields; what `attributes` does not have, or has of another kind, is empty."""
     row: dict[str, Any] = {}
     for field in fields:
         value = getattr(attributes, field.name, None)
+        fits = isinstance(value, _VALUES[field.kind])
         if field.kind == "list":
-            row[field.name] = list(value or ())
+            row[field.name] = list(value or ()) if fits else []
         else:
-            row[field.name] = str(value) if value is not None else None
+            row[field.name] = str(value) if fits else None
     return row
 
 

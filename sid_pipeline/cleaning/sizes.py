@@ -269,7 +269,8 @@ def _measure(amount: float, unit: str, count: int = 1) -> _Quantity | None:
         return _Quantity(value, canonical, count, ounces=key in ("oz", "ozs", "onz", "ounce", "ounces"))
     if key in ("cup", "cups"):
         return None  # what a bowl holds
-    if amount != int(amount) or not 0 < amount < (1_000 if key in _PACKAGES else 100_000):
+    # In this order: a number of hundreds of digits is infinite, and no infinity is a whole number.
+    if not 0 < amount < (1_000 if key in _PACKAGES else 100_000) or amount != int(amount):
         return None
     return _Quantity(float(amount), "count", count, package=key in _PACKAGES)
 

@@ -66,9 +66,9 @@ def _cleaner(warehouse: Warehouse) -> Cleaner:
     if warehouse.settings.cleaning.provider != "rules":
         return llm_cleaner(warehouse.settings)
     if warehouse.lexicon.is_file():
-        return RulesCleaner(Lexicon.load(warehouse.lexicon))
+        return RulesCleaner(Lexicon.load(warehouse.lexicon), warehouse.schema)
     click.echo("no lexicon was learned yet (`sid run` does it): brands are known from the brand field only", err=True)
-    return RulesCleaner(Lexicon.empty())
+    return RulesCleaner(Lexicon.empty(), warehouse.schema)
 
 
 def _one(warehouse: Warehouse, text: str, as_json: bool) -> None:

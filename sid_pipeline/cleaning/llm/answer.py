@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sid_pipeline.cleaning.evidence import Evidence, verify
-from sid_pipeline.cleaning.llm.prompt import Text
+from sid_pipeline.cleaning.llm.prompt import Text, request_ids
 from sid_pipeline.cleaning.model import Attributes, Cleaning, Unsupported
 from sid_pipeline.cleaning.schema import Schema
 from sid_pipeline.cleaning.sizes import read_size
@@ -43,7 +43,7 @@ def read_answer(
         MalformedAnswer: the answer as a whole cannot be read.
     """
     entries = _entries(answer)
-    wanted = {text.id: text for text in texts}
+    wanted = dict(zip(request_ids(texts), texts, strict=True))
     seen: dict[str, list[Mapping[str, Any]]] = {}
     for entry in entries:
         if isinstance(entry, dict) and isinstance(entry.get("id"), str):
@@ -75,10 +75,15 @@ def misses_the_plain(cleaning: Cleaning, text: Text) -> bool:
     return hasattr(found, "size") and found.size is None and read_size(text.product.title).size is not None
 
 
+def unfenced(answer: str) -> str:
+    """An answer without the Markdown fence that some models put around their JSON."""
+    return _FENCE.sub("", answer)
+
+
 def _entries(answer: str) -> list[Any]:
     try:
-        document = json.loads(_FENCE.sub("", answer))
-    except (json.JSONDecodeError, RecursionError) as error:
+        document = json.loads(unfenced(answer))
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         raise MalformedAnswer(f"it is no JSON ({error})") from error
     entries = document.get("products") if isinstance(document, dict) else None
     if not isinstance(entries, list):

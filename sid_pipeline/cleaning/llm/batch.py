@@ -27,7 +27,9 @@ from sid_pipeline.cleaning.llm.provider import (
     BatchProvider,
     CallFailed,
     Failure,
+    JobGone,
     JobState,
+    Request,
 )
 from sid_pipeline.cleaning.llm.spool import Spool
 from sid_pipeline.cleaning.llm.stream import Stream
@@ -79,6 +81,7 @@ class Batches:
         self._spool = spool
         self._policy = policy
         self._until = time.monotonic() + policy.deadline
+        self._held: dict[Path, float] = {}  # what a job that this run starts may cost at worst, by its note
         folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -92,25 +95,57 @@ class Batches:
 
     async def run(self, texts: Iterable[Text]) -> None:
         """Start jobs for the texts, and collect these and any that an earlier run left open."""
-        remaining = iter(texts)
-        while chunk := list(islice(remaining, self._policy.rows)):
+        self._hold_noted()
+        fitting = self._within_budget(texts)
+        while chunk := list(islice(fitting, self._policy.rows)):
             self._note(chunk, tries=0)
         await self.collect()
 
     async def collect(self) -> None:
         """Collect all open jobs; those that were noted only are started first."""
+        self._hold_noted()
         for note in self.open_jobs:
             await self._start(note)
         for note in self.open_jobs:
             await self._collect(note)
 
+    def _within_budget(self, texts: Iterable[Text]) -> Iterator[Text]:
+        """The texts that the run's budget pays for; what they may cost is held as they are taken."""
+        budget = self._stream.calls.budget
+        for text in texts:
+            if budget.limit is not None and not budget.hold(self._worst(self._request(text))):
+                self._stream.calls.note(
+                    Failure.BUDGET,
+                    f"the run's budget of {budget.limit:g} dollars does not pay for all texts: the rest is cleaned "
+                    "another night, or raise cleaning.budget",
+                )
+                return
+            yield text
+
+    def _hold_noted(self) -> None:
+        """Hold what jobs may cost that an earlier run noted and did not start; it had found that they fit."""
+        budget = self._stream.calls.budget
+        if budget.limit is None:
+            return
+        for note in self.open_jobs:
+            if note not in self._held and json.loads(note.read_text(encoding="utf-8"))["job"] is None:
+                self._held[note] = sum(self._worst(self._request(text)) for text in self._texts(note))
+                budget.held += self._held[note]
+
+    def _worst(self, request: Request) -> float:
+        """What a request may cost in a job."""
+        return self._stream.calls.budget.worst(request, "batch")
+
     def _note(self, texts: list[Text], tries: int) -> Path:
-        """Write the job's requests and its note, before anything is asked for."""
+        """Write the job's requests and its note, before anything is asked for. What it may cost is held already."""
         name = hashlib.sha256("".join(text.text_hash for text in texts).encode()).hexdigest()[:24]
         requests = self._folder / f"{name}.requests.jsonl"
+        held = 0.0
         with requests.open("w", encoding="utf-8") as file:
             for text in texts:
-                file.write(self._provider.batch_line(text.text_hash, self._stream.prompt.request([text], self._tokens)))
+                request = self._request(text)
+                held += self._worst(request)
+                file.write(self._provider.batch_line(text.text_hash, request))
                 file.write("\n")
         products = self._folder / f"{name}.products.jsonl"
         with products.open("w", encoding="utf-8") as file:
@@ -120,6 +155,7 @@ class Batches:
         # Never the name of another try: a job is looked up by it.
         display_name = f"sid-cleaning-{uuid.uuid4().hex}"
         write_atomically(note, to_json({"job": None, "display_name": display_name, "tries": tries}))
+        self._held[note] = held
         return note
 
     async def _start(self, note: Path) -> dict[str, Any]:
@@ -144,32 +180,79 @@ class Batches:
             del open_texts[text_hash]  # an earlier run took its answer, and was killed before it took all
         again: list[tuple[Text, Answer | CallFailed]] = []
         if outcome is not JobState.FAILED:
-            async for text_hash, answer in self._provider.results(state["job"]):
-                text = open_texts.pop(text_hash, None)
-                if text is None:
-                    continue  # a key that was not asked for, or a second time
-                if isinstance(answer, Answer) and not self._stream.accept(answer, text, job=state["job"]):
-                    await self._spool.breathe()
-                else:
-                    again.append((text, answer))
+            sentence = await self._take(state["job"], note, open_texts, again) or sentence
         for text, bad in again:
-            await self._settle(text, bad, state["job"])
-        for part in ("requests.jsonl", "products.jsonl"):
-            note.with_name(note.name.replace("job.json", part)).unlink(missing_ok=True)
-        note.unlink()
+            try:
+                await self._settle(text, bad, state["job"])
+            except Stopped as stopped:
+                if stopped.failure is not Failure.BUDGET:
+                    raise
+                # The other jobs are paid for: they are collected all the same.
+                self._stream.give_up([text], stopped.failure, str(stopped))
+        self._drop(note)
         if open_texts:
             await self._again(list(open_texts.values()), state["tries"] + 1, f"batch job {state['job']}: {sentence}")
 
+    async def _take(
+        self, job: str, note: Path, open_texts: dict[str, Text], again: list[tuple[Text, Answer | CallFailed]]
+    ) -> str:
+        """Take the job's answers: out of `open_texts`, and into `again` what cannot be used. A sentence if any is lost.
+
+        What fails on the way is done once more from the start, where the texts that are taken already are passed over.
+        """
+        mine, budget = note in self._held, self._stream.calls.budget
+        lost = 0
+
+        async def take() -> None:
+            nonlocal lost
+            lost = 0
+            async for text_hash, answer in self._provider.results(job):
+                lost += not text_hash
+                text = open_texts.pop(text_hash, None)
+                if text is None:
+                    continue  # a key that was not asked for, or a second time
+                paid = answer if isinstance(answer, Answer) else answer.answer
+                if mine and paid is not None and budget.price is not None:
+                    budget.take(0.0, budget.price.of(paid.input_tokens, paid.output_tokens, "batch"))
+                if isinstance(answer, Answer) and not self._stream.accept(answer, text, job=job):
+                    await self._spool.breathe()
+                else:
+                    again.append((text, answer))
+
+        sentence = ""
+        try:
+            await self._retried(take)
+        except JobGone as gone:
+            sentence = str(gone)
+        self._release(note)
+        return f"{lost} lines of its results cannot be read" if lost else sentence
+
+    def _release(self, note: Path) -> None:
+        """The job's answers are taken: nothing is held for it any longer."""
+        self._stream.calls.budget.take(self._held.pop(note, 0.0), 0.0)
+
+    def _drop(self, note: Path) -> None:
+        """Forget a job."""
+        self._release(note)
+        for part in ("requests.jsonl", "products.jsonl"):
+            note.with_name(note.name.replace("job.json", part)).unlink(missing_ok=True)
+        note.unlink()
+
     async def _again(self, texts: list[Text], tries: int, sentence: str) -> None:
         """What a job did not get to: a new job, or tonight's fallback."""
+        fitting: list[Text] = []
         if tries < MAX_TRIES and time.monotonic() < self._until:
-            await self._collect(self._note(texts, tries))
+            fitting = list(self._within_budget(texts))
+            if fitting:
+                await self._collect(self._note(fitting, tries))
+            if len(fitting) < len(texts):
+                self._stream.give_up(texts[len(fitting) :], Failure.BUDGET, str(self._stream.calls.noted))
             return
         self._stream.give_up(texts, Failure.EXPIRED, sentence)
 
     async def _settle(self, text: Text, bad: Answer | CallFailed, job: str) -> None:
         """Put right by single requests what the job answered in vain; its answer counts as the first try."""
-        request = self._stream.prompt.request([text], self._tokens)
+        request = self._request(text)
         if isinstance(bad, Answer):  # recorded by `accept` already
             await self._stream.settle(text, request.repaired(bad.text, "it does not fit the schema"), repaired=True)
             return
@@ -182,7 +265,10 @@ class Batches:
 
     async def _wait(self, job: str) -> tuple[JobState, str]:
         while True:
-            state, sentence = await self._retried(lambda: self._provider.state(job))
+            try:
+                state, sentence = await self._retried(lambda: self._provider.state(job))
+            except JobGone as gone:
+                return JobState.FAILED, str(gone)
             if state is not JobState.RUNNING:
                 return state, sentence
             if time.monotonic() + self._policy.poll_seconds > self._until:
@@ -209,9 +295,8 @@ class Batches:
                 await asyncio.sleep(failed.retry_after or delay)
                 delay = min(30.0, 2 * delay)
 
-    @property
-    def _tokens(self) -> int:
-        return self._stream.max_output_tokens
+    def _request(self, text: Text) -> Request:
+        return self._stream.prompt.request([text], self._stream.max_output_tokens)
 
     def _texts(self, note: Path) -> Iterator[Text]:
         products = note.with_name(note.name.replace("job.json", "products.jsonl"))

@@ -29,7 +29,7 @@ class Policy:
     Attributes:
         in_flight: requests at once.
         deadline: seconds for one text, its retries included.
-        outage: seconds without any success after which the service counts as down for this run.
+        outage: seconds of asking without any success after which the service counts as down for this run.
         longest: seconds that the run's calls may take in all; None is no limit.
         first_delay: seconds before a second try, at most; later ones double it.
     """
@@ -62,7 +62,8 @@ class Calls:
         self.policy = policy
         self._random = random.Random(seed)
         self._breaker = _Breaker(2 * policy.first_delay)
-        self._started = time.monotonic()
+        self._started = self._idle_since = time.monotonic()
+        self._under_way = 0
         self._usable: deque[bool] = deque(maxlen=UNUSABLE_WINDOW)
 
     async def ask(self, request: Request) -> Answer:
@@ -72,6 +73,25 @@ class Calls:
             CallFailed: refused, cut off, or still failing at the text's deadline.
             Stopped: the run makes no further call.
         """
+        self._begin()
+        try:
+            return await self._ask(request)
+        finally:
+            self._end()
+
+    def _begin(self) -> None:
+        """Leave the time since the last call, in which none was wanted, out of all clocks: a batch job takes hours."""
+        if self._under_way == 0:
+            idle = time.monotonic() - self._idle_since
+            self._started += idle
+            self._breaker.leave_out(idle)
+        self._under_way += 1
+
+    def _end(self) -> None:
+        self._under_way -= 1
+        self._idle_since = time.monotonic()
+
+    async def _ask(self, request: Request) -> Answer:
         deadline = time.monotonic() + self.policy.deadline
         attempt = 0
         while True:
@@ -221,8 +241,12 @@ class _Breaker:
             self._cooldown = min(60.0, 2 * self._cooldown)
             self.wake()
 
+    def leave_out(self, seconds: float) -> None:
+        """Do not count some seconds in which nothing was asked."""
+        self._last_success += seconds
+
     def silent_for(self) -> float:
-        """Seconds since the last success."""
+        """Seconds of asking since the last success."""
         return time.monotonic() - self._last_success
 
     def wake(self) -> None:

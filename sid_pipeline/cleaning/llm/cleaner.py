@@ -13,7 +13,7 @@ from sid_pipeline.cleaning.llm.batch import Batches, BatchPolicy
 from sid_pipeline.cleaning.llm.calls import Calls, Policy, Stopped
 from sid_pipeline.cleaning.llm.costs import Budget, Estimate, Price, estimate
 from sid_pipeline.cleaning.llm.prompt import Prompt, Text
-from sid_pipeline.cleaning.llm.provider import CallFailed, Failure, Provider
+from sid_pipeline.cleaning.llm.provider import CallFailed, Provider
 from sid_pipeline.cleaning.llm.spool import Spool
 from sid_pipeline.cleaning.llm.stream import Counts, Outcome, Stream, grouped
 from sid_pipeline.cleaning.model import Cleaning, NotCleaned, ProductText
@@ -175,27 +175,10 @@ class LlmCleaner:
         waiting = batches.waiting()
         fresh: Iterator[Text] = (text for text in texts if text.text_hash not in waiting)
         if self.mode(number) == "batch":
-            await batches.run(self._within_budget(fresh, stream))
+            await batches.run(fresh)
         else:
             await batches.collect()
             await stream.run(fresh, self.options.policy.in_flight)
-
-    def _within_budget(self, texts: Iterable[Text], stream: Stream) -> Iterator[Text]:
-        """The texts that the run's budget pays for: a job cannot be stopped halfway, so it is counted beforehand."""
-        budget, price = stream.calls.budget, stream.calls.budget.price
-        planned = 0.0
-        for text in texts:
-            if budget.limit is not None and price is not None:
-                worst = budget.worst(self.prompt.request([text], self.options.max_output_tokens), "batch")
-                if planned + worst > budget.limit:
-                    stream.calls.note(
-                        Failure.BUDGET,
-                        f"the run's budget of {budget.limit:g} dollars does not pay for all texts: the rest is cleaned "
-                        "another night, or raise cleaning.budget",
-                    )
-                    return
-                planned += worst
-            yield text
 
 
 def text_hash(text: ProductText) -> str:

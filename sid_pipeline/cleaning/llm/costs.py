@@ -57,6 +57,9 @@ def estimate(texts: Iterable[Sequence[Text]], prompt: Prompt) -> Estimate:
 class Budget:
     """What a run may spend. Every call reserves what it may cost at worst, so the limit is never passed.
 
+    A batch job cannot be stopped halfway: what it may cost is held from before its start until its answers are taken.
+    It counts for the run that starts it, whichever run collects it.
+
     Args:
         limit: dollars; None is no limit.
         price: of the model; None where it has none (then nothing counts).
@@ -66,6 +69,7 @@ class Budget:
         self.limit = limit
         self.price = price
         self.spent = 0.0
+        self.held = 0.0
         self._reserved = 0.0
         self._settled = asyncio.Condition()
 
@@ -75,12 +79,24 @@ class Budget:
             return 0.0
         worst = self.worst(request)
         async with self._settled:
-            while self.spent + self._reserved + worst > self.limit:
+            while self.spent + self.held + self._reserved + worst > self.limit:
                 if self._reserved <= 0:
                     return None
                 await self._settled.wait()
             self._reserved += worst
         return worst
+
+    def hold(self, amount: float) -> bool:
+        """Set an amount aside for a batch job. False where it does not fit, and nothing is set aside."""
+        if self.limit is not None and self.spent + self.held + self._reserved + amount > self.limit:
+            return False
+        self.held += amount
+        return True
+
+    def take(self, held: float, spent: float) -> None:
+        """Give back what was held for a batch job, and count what it cost."""
+        self.held = max(0.0, self.held - held)
+        self.spent += spent
 
     def worst(self, request: Request, mode: str = "sync") -> float:
         """What a call may cost at worst, in dollars; 0 without a price."""

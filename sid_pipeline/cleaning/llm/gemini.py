@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sid_pipeline.cleaning.llm.provider import Answer, CallFailed, Failure, JobState, Request
+from sid_pipeline.cleaning.llm.provider import Answer, CallFailed, Failure, JobGone, JobState, Request
 
 if TYPE_CHECKING:
     from google import genai
@@ -100,35 +101,23 @@ class Gemini:
         try:
             found = await self._client().aio.batches.get(name=job)
         except Exception as error:
-            raise _failed(error) from error
+            raise _gone(error) or _failed(error) from error
         name = found.state.name if found.state else "JOB_STATE_UNSPECIFIED"
         message = f"{name}: {found.error.message}" if found.error and found.error.message else name
         return _STATES.get(name, JobState.RUNNING), message
 
     async def results(self, job: str) -> AsyncIterator[tuple[str, Answer | CallFailed]]:
         """Key and answer of every request of the job's result file."""
-        from google.genai import types
-
         try:
             found = await self._client().aio.batches.get(name=job)
             if found.dest is None or found.dest.file_name is None:
                 return
             content = await self._client().aio.files.download(file=found.dest.file_name)
         except Exception as error:
-            raise _failed(error) from error
+            raise _gone(error) or _failed(error) from error
         for line in content.splitlines():
-            if not line.strip():
-                continue
-            record = json.loads(line)
-            key = str(record.get("key", ""))
-            if record.get("response") is None:
-                fault = record.get("error") or {}
-                yield key, CallFailed(_class_of(int(fault.get("code") or 500), fault), str(fault.get("message", "")))
-                continue
-            try:
-                yield key, _answer(types.GenerateContentResponse.model_validate(record["response"]), self.model)
-            except CallFailed as failed:
-                yield key, failed
+            if line.strip():
+                yield _result(line, self.model)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -171,6 +160,28 @@ class Gemini:
         return {"systemInstruction": {"parts": [{"text": request.system}]}, "generationConfig": generation}
 
 
+_KEY = re.compile(rb'"key"\s*:\s*"([^"\\]*)"')
+
+
+def _result(line: bytes, model: str) -> tuple[str, Answer | CallFailed]:
+    """Key and answer of one line of a job's results; whatever is wrong with it is a failed call of its key."""
+    from google.genai import types
+
+    found = _KEY.search(line)
+    key = found[1].decode("utf-8", "replace") if found else ""
+    try:
+        record = json.loads(line)
+        key = str(record.get("key") or "")
+        if record.get("response") is not None:
+            return key, _answer(types.GenerateContentResponse.model_validate(record["response"]), model)
+        fault = record.get("error") or {}
+        return key, CallFailed(_class_of(_code(fault.get("code")), fault), str(fault.get("message", "")))
+    except CallFailed as failed:
+        return key, failed
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        return key, CallFailed(Failure.SERVER, f"the line of a batch job's results cannot be read: {error}")
+
+
 def _answer(response: types.GenerateContentResponse, model: str) -> Answer:
     """The answer of a response, or CallFailed where it was refused or cut off."""
     usage = response.usage_metadata
@@ -202,7 +213,7 @@ def _failed(error: Exception) -> CallFailed:
     if isinstance(error, errors.APIError):
         details = error.details if isinstance(error.details, dict) else {}
         body = details.get("error", details)
-        code = int(error.code or 500)
+        code = _code(error.code)
         sentence = f"Gemini answered {code}: {body.get('message') or error.status or 'no message'}"
         return CallFailed(_class_of(code, body), sentence, retry_after=_retry_delay(body))
     if isinstance(error, (asyncio.TimeoutError, TimeoutError)) or "Timeout" in type(error).__name__:
@@ -210,6 +221,31 @@ def _failed(error: Exception) -> CallFailed:
     if isinstance(error, (json.JSONDecodeError, errors.UnknownApiResponseError)):
         return CallFailed(Failure.SERVER, "Gemini's response was no JSON")
     return CallFailed(Failure.SERVER, f"no connection to Gemini ({type(error).__name__})")
+
+
+def _gone(error: Exception) -> JobGone | None:
+    """The error as that of a job or file which the service does not know any more, if it is one.
+
+    Of what is another's or was deleted it says 403 as well as 404. Where it says why (no right to the service at all),
+    it is the account that is meant, not the job.
+    """
+    from google.genai import errors
+
+    if not isinstance(error, errors.APIError) or _code(error.code) not in (403, 404):
+        return None
+    details = error.details if isinstance(error.details, dict) else {}
+    body = details.get("error", details)
+    if any(isinstance(detail, dict) and detail.get("reason") for detail in body.get("details") or []):
+        return None
+    return JobGone(f"Gemini answered {error.code}: {body.get('message') or error.status or 'no message'}")
+
+
+def _code(value: Any) -> int:
+    """A status code; 500 for one that is none, such as a word."""
+    try:
+        return int(value or 500)
+    except (TypeError, ValueError):
+        return 500
 
 
 def _class_of(code: int, body: dict[str, Any]) -> Failure:

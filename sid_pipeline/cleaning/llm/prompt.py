@@ -1,7 +1,8 @@
 """From products to a request: the versioned prompt file, and the products as JSON data.
 
-One request holds one product by default, or several. Each bears an id made from its own text, which the author of
-another product's text cannot know.
+One request holds one product by default, or several. Among several each bears an id that this process draws by a
+secret of its own, so that the author of another product's text cannot know it and answer in its name. A product alone
+has nobody to be told from: its id follows from its text, so that the answer of a batch job is known by a later process.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +23,7 @@ from sid_pipeline.cleaning.model import ProductText
 from sid_pipeline.cleaning.schema import Schema, SchemaError
 
 ID_DIGITS = 8
+_SECRET = secrets.token_bytes(32)
 _FIELDS = "{fields}"
 _BUILT_IN = Path(__file__).resolve().parent.parent / "prompts"
 
@@ -32,10 +35,13 @@ class Text:
     text_hash: str
     product: ProductText
 
-    @property
-    def id(self) -> str:
-        """The id under which a request names the product."""
-        return self.text_hash[:ID_DIGITS]
+
+def request_ids(texts: Sequence[Text]) -> list[str]:
+    """The ids under which one request names its products, in their order."""
+    if len(texts) == 1:
+        return [texts[0].text_hash[:ID_DIGITS]]
+    size = ID_DIGITS // 2
+    return [hashlib.blake2b(text.text_hash.encode(), key=_SECRET, digest_size=size).hexdigest() for text in texts]
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,8 @@ class Prompt:
 
     def request(self, texts: Sequence[Text], max_output_tokens: int) -> Request:
         """The request for some products; `max_output_tokens` counts for each."""
-        products = json.dumps([_data(text) for text in texts], ensure_ascii=False)
+        named = zip(request_ids(texts), texts, strict=True)
+        products = json.dumps([{"id": name, **_data(text)} for name, text in named], ensure_ascii=False)
         return Request(self.instruction, (products,), self.response_schema, max_output_tokens * len(texts))
 
 
@@ -103,7 +110,7 @@ def _data(text: Text) -> Mapping[str, str]:
         "description": (product.description or "")[:MAX_DESCRIPTION_CHARS],
     }
     shown = {name: drop_instructions(strip_markup(value)) for name, value in shown.items()}
-    return {"id": text.id, **{name: value for name, value in shown.items() if value}}
+    return {name: value for name, value in shown.items() if value}
 
 
 def _described(schema: Schema) -> str:

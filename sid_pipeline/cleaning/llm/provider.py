@@ -81,6 +81,10 @@ class CallFailed(Exception):
         self.answer = answer
 
 
+class JobGone(Exception):
+    """The service no longer knows a batch job, or the file of its results; the sentence is the service's."""
+
+
 class Provider(Protocol):
     """A service that answers one request at a time; any number may be in flight."""
 
@@ -122,9 +126,12 @@ class BatchProvider(Provider, Protocol):
         ...
 
     async def state(self, job: str) -> tuple[JobState, str]:
-        """Where the job stands, with a sentence."""
+        """Where the job stands, with a sentence. Raises JobGone."""
         ...
 
     def results(self, job: str) -> AsyncIterator[tuple[str, Answer | CallFailed]]:
-        """Key and answer of every request that the job got to."""
+        """Key and answer of every request that the job got to; the key is empty where it cannot be read.
+
+        Raises JobGone; CallFailed where the results cannot be had now.
+        """
         ...

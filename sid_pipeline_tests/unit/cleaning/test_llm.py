@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from sid_pipeline.cleaning.llm.calls import Policy
+from sid_pipeline.cleaning.llm.answer import MalformedAnswer, read_answer
+from sid_pipeline.cleaning.llm.calls import Calls, Policy
 from sid_pipeline.cleaning.llm.cleaner import LlmCleaner, LlmOptions, text_hash
-from sid_pipeline.cleaning.llm.costs import Price
+from sid_pipeline.cleaning.llm.costs import Budget, Price
 from sid_pipeline.cleaning.llm.gemini import Gemini
 from sid_pipeline.cleaning.llm.openai import OpenAI
-from sid_pipeline.cleaning.llm.prompt import Prompt, Text
-from sid_pipeline.cleaning.llm.provider import Failure
+from sid_pipeline.cleaning.llm.prompt import Prompt, Text, request_ids
+from sid_pipeline.cleaning.llm.provider import Answer, CallFailed, Failure, Request
 from sid_pipeline.cleaning.llm.spool import Spool, records
 from sid_pipeline.cleaning.model import Cleaning, NotCleaned, ProductText
 from sid_pipeline.cleaning.schema import Schema
@@ -198,6 +204,60 @@ def test_many_requests_are_in_flight(provider):
         policy = Policy(in_flight=20, deadline=5.0, outage=3.0)
         cleaner(server, provider, policy=policy).clean(products(60))
         assert server.most_in_flight == 20
+
+
+class Scripted:
+    """A service that fails or answers as it is told."""
+
+    name = model = "scripted"
+
+    def __init__(self, *script: Exception | None) -> None:
+        self.script = list(script)
+
+    async def ask(self, request: Request) -> Answer:
+        error = self.script.pop(0) if self.script else None
+        if error is not None:
+            raise error
+        return Answer("{}", 0, 0, "scripted")
+
+    async def close(self) -> None: ...
+
+
+def test_hours_in_which_nothing_was_asked_are_no_outage_and_no_time_of_calls():
+    """A batch job may take hours, before the first repair and between two."""
+    busy = CallFailed(Failure.RATE_LIMITED, "slow down")
+    provider = Scripted(busy, None, busy, None)
+    request = Request("", ("",), {}, 1)
+
+    async def night() -> None:
+        calls = Calls(provider, Policy(outage=0.2, longest=0.2, first_delay=0.01), Budget(None, None))
+        for _ in range(2):
+            time.sleep(0.25)
+            await calls.ask(request)
+        assert calls.stopped is None
+
+    asyncio.run(night())
+    assert not provider.script
+
+
+@pytest.mark.parametrize("answer", ['{"products": [' + "9" * 5000 + "]}", "[" * 100_000, '{"products": 1}'])
+def test_an_answer_that_no_parser_takes_is_malformed(answer):
+    texts = [Text("a" * 64, ProductText("Tea"))]
+    with pytest.raises(MalformedAnswer):
+        read_answer(answer, texts, Schema.load("grocery_1", ROOT), "x")
+
+
+def test_the_ids_of_products_in_company_cannot_be_known_from_their_texts():
+    texts = [Text(text_hash(text), text) for text in products(3)]
+    prompt = Prompt.load("grocery_1", Schema.load("grocery_1", ROOT), ROOT)
+    ids = [product["id"] for product in json.loads(prompt.request(texts, 100).turns[0])]
+    assert ids == request_ids(texts) and len(set(ids)) == 3
+    assert not {text.text_hash[:8] for text in texts} & set(ids)
+    code = f"from {__name__} import *; print(request_ids([Text(text_hash(t), t) for t in products(3)]))"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not set(ids) & set(re.findall("[0-9a-f]{8}", other)), "another process draws others"
+    alone = prompt.request(texts[:1], 100).turns[0]
+    assert json.loads(alone)[0]["id"] == texts[0].text_hash[:8], "as a later process must know of a batch job"
 
 
 # Truth

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from sid_pipeline.cleaning.llm.batch import BatchPolicy
 from sid_pipeline.cleaning.llm.cleaner import LlmCleaner, LlmOptions, Report, text_hash
-from sid_pipeline.cleaning.llm.costs import Price
+from sid_pipeline.cleaning.llm.costs import Budget, Price
 from sid_pipeline.cleaning.llm.gemini import Gemini
 from sid_pipeline.cleaning.llm.prompt import Prompt, Text
 from sid_pipeline.cleaning.llm.provider import Failure
@@ -170,3 +172,107 @@ def test_a_budget_keeps_jobs_within_it(night, server):
     report = night.run(60, price=Price(input=1.0, output=2.0), budget=0.02)
     assert report.stopped is not None and report.stopped.failure is Failure.BUDGET
     assert 0 < len(night.table) < 60 and 0 < report.counts.cost <= 0.02
+
+
+class Forgetful(LlmServer):
+    """A server of which some answers to looks at jobs and to downloads are scripted: a status, or a changed file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks: list[int | None] = []
+        self.downloads: list[int | None] = []
+        self.lines = lambda lines: lines
+
+    async def _get_batch(self, request: web.Request) -> web.Response:
+        return _refusal(self.looks) or await super()._get_batch(request)
+
+    async def _download(self, request: web.Request) -> web.Response:
+        refusal = _refusal(self.downloads)
+        if refusal is not None:
+            return refusal
+        self.calls["download"] += 1
+        lines = self.files[request.match_info["file"]].splitlines()
+        return web.Response(body=b"\n".join(self.lines(lines)))
+
+
+def _refusal(script: list[int | None]) -> web.Response | None:
+    status = script.pop(0) if script else None
+    error = {"code": status, "message": "you have no right to it, or it does not exist"}
+    return web.json_response({"error": error}, status=status) if status else None
+
+
+@pytest.fixture
+def forgetful(monkeypatch, tmp_path):
+    monkeypatch.setattr("sid_pipeline_tests.llm_server.LlmServer", Forgetful)
+    with running() as server:
+        yield Night(tmp_path / "spool", server)
+
+
+@pytest.mark.parametrize("status", [403, 404])
+@pytest.mark.parametrize("what", ["looks", "downloads"])
+def test_a_job_that_the_service_no_longer_knows_is_asked_for_anew(forgetful, status, what):
+    getattr(forgetful.server, what).append(status)
+    report = forgetful.run(5)
+    assert report.stopped is None and len(forgetful.table) == 5
+    assert forgetful.server.calls["batch"] == 2 and not list((forgetful.folder / "jobs").iterdir())
+
+
+def test_a_key_that_is_refused_is_no_lost_job(forgetful):
+    forgetful.server.looks += [401]
+    report = forgetful.run(5)
+    assert report.stopped is not None and report.stopped.failure is Failure.AUTHENTICATION
+    assert len(list((forgetful.folder / "jobs").glob("*.job.json"))) == 1
+    forgetful.run(5)
+    assert len(forgetful.table) == 5 and forgetful.server.calls["batch"] == 1
+
+
+def test_a_download_that_fails_for_now_is_tried_again(forgetful):
+    forgetful.server.downloads += [503, 429]
+    report = forgetful.run(5)
+    assert report.stopped is None and len(forgetful.table) == 5 and forgetful.paid == 5
+
+
+def test_lines_of_results_that_cannot_be_read_cost_their_own_texts_one_more_call(forgetful):
+    def spoilt(lines: list[bytes]) -> list[bytes]:
+        if len(lines) < 6:
+            return lines
+        keys = [json.loads(line)["key"] for line in lines]
+        error = {"key": keys[1], "error": {"code": "INTERNAL", "message": "no luck"}}
+        odd = {"key": keys[2], "response": {"candidates": 7}}
+        word = {"key": keys[3], "error": "no luck"}
+        return [lines[0][:100], *(json.dumps(line).encode() for line in (error, odd, word)), b"{", *lines[5:]]
+
+    forgetful.server.lines = spoilt
+    report = forgetful.run(6)
+    assert report.stopped is None and len(forgetful.table) == 6
+    assert forgetful.server.calls["generate"] == 4, "those whose key can be read"
+    assert forgetful.server.calls["batch"] == 2, "and a job for the one whose key cannot"
+
+
+def test_jobs_and_the_repairs_of_their_answers_have_one_budget(night, server):
+    server.fault("malformed", times=12)
+    price, one = Price(input=1.0, output=2.0), products(1)[0]
+    prompt = Prompt.load("grocery_1", Schema.load("grocery_1", ROOT), ROOT)
+    request = prompt.request([Text(text_hash(one), one)], 64)
+    budget = 12.1 * Budget(None, price).worst(request, "batch")
+    report = night.run(12, price=price, budget=budget, max_output_tokens=64)
+    assert server.calls["batch"] == 1 and server.calls["generate"] > 0
+    assert report.stopped is not None and report.stopped.failure is Failure.BUDGET
+    assert 0.5 * budget < report.counts.cost <= budget
+    assert len(night.table) + len(night.failed) == 12
+
+
+def test_what_an_earlier_job_did_not_get_to_must_fit_into_what_this_run_has_left(night, server):
+    server.batch_end, server.batch_share, server.batch_polls = "BATCH_STATE_EXPIRED", 0.5, 10**6
+    price, one = Price(input=1.0, output=2.0), products(1)[0]
+    prompt = Prompt.load("grocery_1", Schema.load("grocery_1", ROOT), ROOT)
+    worst = Budget(None, price).worst(prompt.request([Text(text_hash(one), one)], 64), "batch")
+    options = {"price": price, "max_output_tokens": 64, "budget": 12.3 * worst}
+    night.run(12, policy=BatchPolicy(12, 0.01, 0.05), **options)
+    assert server.calls["batch"] == 1 and night.table == {}
+    server.batch_polls = 0
+    report = night.run(24, policy=BatchPolicy(12, 0.01, 20.0), **options)
+    assert report.stopped is not None and report.stopped.failure is Failure.BUDGET
+    assert Failure.BUDGET.value in {failed.failure for failed in night.failed.values()}
+    assert len(night.table) + len(night.failed) == 24
+    assert night.paid < 6 + 12, "half of the earlier run's job, which comes first, and no more than fits beside"

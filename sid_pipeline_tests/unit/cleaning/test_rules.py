@@ -84,6 +84,14 @@ def test_brand_comes_from_the_lexicon_where_the_field_is_missing(cleaner):
     assert attributes(cleaner, "Rye Crackers").brand is None
 
 
+@pytest.mark.parametrize(
+    ("field", "brand"), [("L&#39;Oreal", "L'Oreal"), ("Nestl\u00c3\u00a9", "Nestl\u00e9"), ("<b>Acme</b>", "Acme")]
+)
+def test_a_brand_with_markup_is_supported_by_its_own_field(cleaner, field, brand):
+    [result] = cleaner.clean([ProductText("Shampoo 250 ml", field)])
+    assert result.attributes.brand == brand and not result.unsupported
+
+
 def test_a_placeholder_is_no_brand(cleaner):
     [result] = cleaner.clean([ProductText("Rye Crackers", "N/A")])
     assert result.attributes.brand is None
@@ -205,6 +213,7 @@ PIECES = st.sampled_from(
     ["6 x", "330 ml", "vegan", "not suitable for", "free from", "<b>", "&amp;", "pack of", "½", "with", "  ",
     "-", "contains", "milk",
      "\x00", "é", "İ", "12/", "0 g", "1/0 lb", "for men", "ingredients:", "+", "99999999999999 kg",
+     "9" * 320, "9" * 320 + " ct", "dozen", "lb",
      "organic", "oz", "x", ",", "."]
 )  # fmt: skip
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
 
 from sid_pipeline.cleaning.lexicon import Lexicon
 from sid_pipeline.cleaning.llm.prompt import Prompt
-from sid_pipeline.cleaning.model import ProductText
-from sid_pipeline.cleaning.rules import GROCERY, RulesCleaner
+from sid_pipeline.cleaning.model import ProductText, Size
+from sid_pipeline.cleaning.rules import GROCERY, RULES_VERSION, RulesCleaner
 from sid_pipeline.cleaning.run import cleaned_row
-from sid_pipeline.cleaning.schema import Schema, SchemaError
+from sid_pipeline.cleaning.schema import Schema, SchemaError, _digest
+from sid_pipeline.cleaning.schemas.grocery_1 import CleanedAttributes
 from sid_pipeline.schemas import CLEANED_ATTRIBUTES, cleaned_table
 from sid_pipeline.settings import SettingsError, load_settings
 
@@ -70,6 +72,46 @@ def test_a_changed_description_or_prompt_is_another_key(tmp_path):
     before = Prompt.load("a.md", one, tmp_path).id
     (tmp_path / "a.md").write_text("Be brief. {fields}")
     assert Prompt.load("a.md", one, tmp_path).id != before
+
+
+def test_what_supports_a_field_is_part_of_the_key_of_ones_own_schema_only(tmp_path):
+    one = own(tmp_path)
+    two = own(tmp_path, OWN.replace("Support.AUDIENCE", "Support.FORMAT"))
+    assert one.model.model_json_schema() == two.model.model_json_schema() and one.id != two.id
+    assert GROCERY.id == f"grocery_1-{_digest(CleanedAttributes.model_json_schema())}", "as it always was"
+
+
+def test_the_rules_clean_again_for_a_changed_schema_of_ones_own(tmp_path):
+    lexicon = Lexicon.empty()
+    built_in = RulesCleaner(lexicon).id
+    assert RulesCleaner(lexicon, Schema.load("grocery_1", tmp_path)).id == built_in
+    assert built_in == f"rules-{RULES_VERSION}+{GROCERY.id}+lexicon-{lexicon.id}"
+    one = RulesCleaner(lexicon, own(tmp_path))
+    two = RulesCleaner(lexicon, own(tmp_path, OWN.replace("the garment", "the thing")))
+    assert len({built_in, one.id, two.id}) == 3 and one.id.startswith("rules-")
+    assert b"sid_schema" not in pickle.dumps(one), "the workers may lack the user's file"
+
+
+def test_a_field_is_filled_by_its_own_kind_only(tmp_path):
+    fields = {
+        "brand": "tuple[str, ...] = ()", "dietary_tags": "str | None = None", "size": "str | None = None",
+        "format": "Size | None = None", "audience": "str | None = None",
+    }  # fmt: skip
+    lines = "\n".join(f"    {name}: {kind}" for name, kind in fields.items())
+    head = "from sid_pipeline.cleaning.model import Attributes, Size\n\nclass Other(Attributes):\n"
+    schema = own(tmp_path, head + lines, "Other")
+    given = CleanedAttributes(
+        brand="Acme", dietary_tags=("vegan",), size=Size(amount=1, unit="g"), format="frozen", audience="men"
+    )
+    assert schema.row(given) == {
+        "brand": [], "dietary_tags": None, "size": None, "format": None, "audience": "men",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["fallback", "reason", "id"])
+def test_names_that_stand_beside_the_fields_are_taken(tmp_path, name):
+    with pytest.raises(SchemaError, match=f"field '{name}' .* is a column of every cleaning"):
+        own(tmp_path, OWN.replace("colours:", f"{name}:"))
 
 
 @pytest.mark.parametrize(

@@ -94,3 +94,15 @@ def test_spans_point_at_the_amounts_in_the_text():
     title = "Olives 2 x 150 g, pitted"
     [span] = read_size(title).spans
     assert title[slice(*span)] == "2 x 150 g"
+
+
+ENDLESS = "9" * 320  # beyond every floating-point number
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"Eggs {ENDLESS} ct", f"pack of {ENDLESS}", f"{ENDLESS} dozen", f"qty {ENDLESS}", f"Milk {ENDLESS} ml",
+     f"{ENDLESS} lb 4 oz", f"{ENDLESS} 1/2 lb", f"{ENDLESS}-{ENDLESS} g", f"6 x {ENDLESS} pcs"],
+)  # fmt: skip
+def test_a_number_beyond_all_measure_is_no_size(text):
+    assert read_size(text).size is None
