@@ -68,7 +68,7 @@ def source_fingerprint(warehouse: Warehouse, source: str, snapshot: str) -> str:
         return digest([how, sorted(map(str, category_counts(warehouse, snapshot)))])
     location = warehouse.settings.location(source)
     try:
-        return digest([how, fingerprint(location, "csv" if is_text(location) else "auto")])
+        return digest([how, fingerprint(location, "csv" if is_text(location) else "auto", "[taxonomy] source")])
     except InputError as error:
         raise TaxonomyError(str(error)) from error
 

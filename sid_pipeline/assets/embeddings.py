@@ -82,7 +82,7 @@ def _embedding_asset(settings: Settings, name: str) -> dg.AssetsDefinition:
             }
             supplied = [e.vectors for e in wanted.values() if e.vectors is not None]
             if supplied:
-                inputs["vectors"] = [_source_fingerprint(warehouse, path, snapshot) for path in supplied]
+                inputs["vectors"] = [_vectors_fingerprint(warehouse, name, path, snapshot) for path in supplied]
             if any(e.text == "cleaned" for e in wanted.values()):
                 cleaned = warehouse.receipts.need(CLEANED_ATTRIBUTES.name, snapshot)
                 if cleaned.inputs["products"] != products.data_version:
@@ -114,10 +114,10 @@ def _embedding_asset(settings: Settings, name: str) -> dg.AssetsDefinition:
     return embeddings
 
 
-def _source_fingerprint(warehouse: Warehouse, path: str, snapshot: str) -> object:
+def _vectors_fingerprint(warehouse: Warehouse, embedder: str, path: str, snapshot: str) -> str:
     from sid_pipeline.ingest.source_files import fingerprint
 
-    return fingerprint(_location(warehouse, path, snapshot))
+    return fingerprint(_location(warehouse, path, snapshot), setting=f"embedders.{embedder}.vectors")
 
 
 def _location(warehouse: Warehouse, path: str, snapshot: str) -> str:

@@ -1,5 +1,6 @@
 """The relevance model of the precision flavour: its labels, how well it orders them, and training a better one."""
 
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
@@ -12,6 +13,7 @@ from pydantic import Field
 from sid_pipeline.assets.recording import Outcome, markdown_table, materialise, stage_failures
 from sid_pipeline.embedders import RELEVANCE_MODEL as ESCI_MODEL
 from sid_pipeline.embedding.model import embedder_id
+from sid_pipeline.embedding.texts import template_fields
 from sid_pipeline.files import digest
 from sid_pipeline.ingest.source_files import fingerprint
 from sid_pipeline.receipts import Receipt
@@ -132,9 +134,10 @@ def _label_files(settings: Settings) -> tuple[str, str] | None:
 
 
 def _label_inputs(settings: Settings) -> dict[str, object]:
-    files = _label_files(settings)
+    files = _label_files(settings) or ()
+    named = zip(files, ("examples", "products"), strict=False)
     return {
-        "files": [fingerprint(file) for file in files] if files else None,
+        "files": [fingerprint(file, setting=f"[relevance] {name}") for file, name in named] or None,
         **settings.relevance.model_dump(include={"locale", "small_only", "columns", "grades"}),
         "template": _template(settings),
     }
@@ -142,8 +145,17 @@ def _label_inputs(settings: Settings) -> dict[str, object]:
 
 def _template(settings: Settings) -> list[str]:
     """Judged texts are built like embedded ones; labels know no size."""
-    template = settings.embedders[settings.relevance.embedder].template
-    return [part for part in template if "{size}" not in part]
+    return [part for part in map(_without_size, settings.embedders[settings.relevance.embedder].template) if part]
+
+
+def _without_size(part: str) -> str:
+    """A part of a template without `{size}` and the marks that held it; empty where it names no other field."""
+    if "size" not in template_fields(part):
+        return part
+    # The marks go that join it to a field before it; where it is the first, those after it.
+    rest = re.sub(r"[(\[]\s*\{size[^{}]*\}\s*[)\]]|[\s,;:/|-]*\{size[^{}]*\}", "", part)
+    rest = re.sub(r"([(\[])[\s,;:/|-]+", r"\1", " ".join(rest.split())).strip(" ,;:/|-")
+    return rest if template_fields(rest) else ""
 
 
 def _labels(settings: Settings) -> "Labels | None":

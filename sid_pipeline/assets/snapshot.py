@@ -18,6 +18,7 @@ from sid_pipeline.schemas import OFFERS, PRODUCTS, REJECTED_PRODUCTS, TableSpec
 from sid_pipeline.settings import Settings
 
 GROUP = "snapshot"
+LEFT_OUT_SHOWN = 20
 CATALOGUE = [PRODUCTS.name, OFFERS.name, REJECTED_PRODUCTS.name]
 
 
@@ -60,11 +61,15 @@ def _source_fingerprints(warehouse: Warehouse, snapshot: str) -> dict[str, objec
     from sid_pipeline.ingest.source_files import fingerprint as source_fingerprint
 
     source = warehouse.settings.source
+
+    def of(name: str, template: str) -> str:
+        return source_fingerprint(_location(warehouse, template, snapshot), source.format, f"[source] {name}")
+
     warehouse.claim()
     return {
         "settings": source.model_dump(mode="json"),
-        "products": source_fingerprint(_location(warehouse, source.products, snapshot)),
-        "offers": source_fingerprint(_location(warehouse, source.offers, snapshot)) if source.offers else None,
+        "products": of("products", source.products),
+        "offers": of("offers", source.offers) if source.offers else None,
     }
 
 
@@ -84,7 +89,7 @@ def _read_catalogue(warehouse: Warehouse, snapshot: str) -> dict[str, Outcome]:
         rules = {str(row["rule"]): int(row["rows"]) for row in _rejected(warehouse, snapshot)}
         share = check_rejections(location, products.source_rows, rules, source.max_rejected_share)
         accepted = tables.replace(PRODUCTS, products.accepted, snapshot=snapshot)
-        ignored = [row.asDict() for row in products.ignored.limit(20).collect()]
+        told_of_products = _left_out(products.ignored)
         if source.offers:
             product_ids = tables.read(PRODUCTS, snapshot=snapshot).select("product_id")
             offers_location = _location(warehouse, source.offers, snapshot)
@@ -95,6 +100,7 @@ def _read_catalogue(warehouse: Warehouse, snapshot: str) -> dict[str, Outcome]:
                 "source rows": offers.source_rows,
                 "rejected rows": rejected_offers,
                 "rejected share": rejected_offers / offers.source_rows,
+                **_left_out(offers.ignored),
             }
         else:
             empty = warehouse.spark.createDataFrame([], OFFERS.ddl(without=("snapshot",)))
@@ -126,7 +132,7 @@ def _read_catalogue(warehouse: Warehouse, snapshot: str) -> dict[str, Outcome]:
                 "rejected rows": rejected_products,
                 "rejected share": share,
                 **(counts.asDict() if counts else {}),
-                "values left out": markdown_table(ignored, ["source_row", "product_id", "column", "value", "message"]),
+                **told_of_products,
                 "first products": markdown_table(
                     sample, ["product_id", "title", "brand", "size", "category", "description"]
                 ),
@@ -141,6 +147,15 @@ def _read_catalogue(warehouse: Warehouse, snapshot: str) -> dict[str, Outcome]:
                 "reasons": markdown_table(_rejected(warehouse, snapshot), ["rule", "rows", "example"], width=160),
             },
         ),
+    }
+
+
+def _left_out(ignored: Any) -> dict[str, Any]:
+    """How many values of accepted rows could not be used, and the first of them."""
+    first = [row.asDict() for row in ignored.limit(LEFT_OUT_SHOWN).collect()]
+    return {
+        "values left out in all": len(first) if len(first) < LEFT_OUT_SHOWN else ignored.count(),
+        "values left out": markdown_table(first, ["source_row", "product_id", "column", "value", "message"]),
     }
 
 

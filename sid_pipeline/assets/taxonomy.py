@@ -29,7 +29,7 @@ from sid_pipeline.receipts import MissingInput
 from sid_pipeline.releases import SERVED, TRIAL, Release, find_release, need_release, newest_release, write_release
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import CLEANED_ATTRIBUTES, PRODUCTS, TAXONOMY_CHANGES, TAXONOMY_NODES
-from sid_pipeline.settings import Settings
+from sid_pipeline.settings import Settings, TaxonomySettings
 from sid_pipeline.taxonomy.diff import MAJOR
 from sid_pipeline.taxonomy.tree import Problem, Taxonomy, TaxonomyError
 from sid_pipeline.taxonomy_source import (
@@ -77,12 +77,15 @@ class _Pins:
     pinned: Release | None
     values: dict[str, Any]
     fingerprint: str
-    max_minor_share: float
+    limits: TaxonomySettings
     unreadable: str = ""
 
     @property
     def inputs(self) -> dict[str, Any]:
-        return {**self.values, "source": self.fingerprint, "max_minor_share": self.max_minor_share}
+        # Only where a person set it: what earlier versions made at the default does not name it, and still holds.
+        bad = self.limits.max_bad_share
+        set_to = {} if bad == TaxonomySettings().max_bad_share else {"max_bad_share": bad}
+        return {**self.values, "source": self.fingerprint, "max_minor_share": self.limits.max_minor_share, **set_to}
 
 
 def taxonomy_assets(settings: Settings) -> list[dg.AssetsDefinition]:
@@ -134,7 +137,7 @@ def _pins(warehouse: Warehouse, release: str, config: ReleaseConfig) -> _Pins:
         MissingInput: an input is missing, or a pinned release is asked for other pins.
         TaxonomyError: the source of a new release cannot be read.
     """
-    settings, limit = warehouse.settings, warehouse.settings.taxonomy.max_minor_share
+    settings, limits = warehouse.settings, warehouse.settings.taxonomy
     pinned = find_release(warehouse.tables, release)
     if pinned is None:
         before = newest_release(warehouse) if config.predecessor is None else None
@@ -152,7 +155,7 @@ def _pins(warehouse: Warehouse, release: str, config: ReleaseConfig) -> _Pins:
         }
         warehouse.receipts.need(PRODUCTS.name, values["training_snapshot"])
         fingerprint = source_fingerprint(warehouse, values["taxonomy_source"], values["training_snapshot"])
-        return _Pins(release, None, values, fingerprint, limit)
+        return _Pins(release, None, values, fingerprint, limits)
     for name in ("taxonomy_source", "training_snapshot", "predecessor"):
         asked, has = getattr(config, name), getattr(pinned, name)
         if asked is not None and asked != (has or NO_PREDECESSOR):
@@ -164,9 +167,9 @@ def _pins(warehouse: Warehouse, release: str, config: ReleaseConfig) -> _Pins:
     }
     try:
         fingerprint = source_fingerprint(warehouse, pinned.taxonomy_source, newest_snapshot(warehouse))
-        return _Pins(release, pinned, values, fingerprint, limit)
+        return _Pins(release, pinned, values, fingerprint, limits)
     except (TaxonomyError, MissingInput) as error:
-        return _Pins(release, pinned, values, "unreadable", limit, str(error))
+        return _Pins(release, pinned, values, "unreadable", limits, str(error))
 
 
 def _export(warehouse: Warehouse, pins: _Pins, config: ReleaseConfig) -> Outcome:
@@ -180,7 +183,8 @@ def _export(warehouse: Warehouse, pins: _Pins, config: ReleaseConfig) -> Outcome
         tree = read_source(warehouse.settings, pins.values["taxonomy_source"], paths)
     except TaxonomyError as error:
         kept = release_tree(warehouse, pins.pinned)
-        return _outcome(warehouse, pins, kept, f"the source cannot be used, the release keeps its tree: {error}")
+        told = f"the source cannot be used, the release keeps its tree: {error}"
+        return _outcome(warehouse, pins, kept, told, readable=False)
     change = against(warehouse, tree, pins.release, newest)
     if change.kind == SAME:
         return _outcome(warehouse, pins, change.newest, "the release's tree is the source's", problems=tree.problems)
@@ -283,6 +287,7 @@ def _outcome(
     sentence: str,
     told: Mapping[str, Any] | None = None,
     problems: tuple[Problem, ...] = (),
+    readable: bool = True,
 ) -> Outcome:
     import numpy as np
 
@@ -292,7 +297,6 @@ def _outcome(
     counts = np.array([placed.get(node.node_id, 0) for node in tree.nodes], np.int64)
     problems = (*problems, *inner_products(tree, counts))
     pinned = pins.pinned.taxonomy_revision if pins.pinned else tree.revision
-    readable = "cannot be used" not in sentence
     return Outcome(
         data_version=digest([tree.revision, sorted(placed.items())]),
         metadata={

@@ -84,7 +84,7 @@ def taxonomy_commands(settings: Callable[[], Settings]) -> click.Group:
         )
         try:
             before, after = (read_taxonomy(source, step, columns) for source in (old, new))
-            tables = [read_product_paths(location, listing) for location in products]
+            tables = [read_product_paths(location, listing, known.source) for location in products]
         except TaxonomyError as error:
             raise click.ClickException(str(error)) from error
         pairs = pair_up(tables)

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from sid_pipeline.embedding.vectors import binary, unit, vector_faults
 from sid_pipeline.ingest.errors import InputError
+from sid_pipeline.ingest.text import float_text
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -56,7 +57,7 @@ def _read(spark: SparkSession, location: str) -> DataFrame:
     """product_id string and vector array<float> or binary."""
     from pyspark.errors import PySparkException
     from pyspark.sql import functions as F
-    from pyspark.sql.types import ArrayType, BinaryType, NumericType
+    from pyspark.sql.types import ArrayType, BinaryType, DoubleType, FloatType, NumericType
 
     delta = spark.read.format("delta")
     reader = spark.read.parquet if location.endswith((".parquet", ".pq")) else delta.load
@@ -78,7 +79,9 @@ def _read(spark: SparkSession, location: str) -> DataFrame:
             f"column vector of {location} is {kind.simpleString()}: make it a list of numbers, or little-endian float32"
         )
     vector = F.col("vector").cast("array<float>") if numbers else F.col("vector")
-    return table.select(F.col("product_id").cast("string").alias("product_id"), vector.alias("vector"))
+    key = F.col("product_id")
+    key = float_text(key) if isinstance(columns["product_id"], (FloatType, DoubleType)) else key.cast("string")
+    return table.select(key.alias("product_id"), vector.alias("vector"))
 
 
 def _judge(dimension: int):

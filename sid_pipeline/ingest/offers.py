@@ -27,7 +27,7 @@ def read_offers(
     A row is rejected for, in this order: bytes that are no text, no product_id or retailer_id or a control
     character in it, a product that is not among `product_ids`, an earlier accepted offer of the same product
     and retailer. A blank `available` is true and a blank `popularity` 0, as where the source has no such
-    column; so are values that cannot be read, which are listed in `ignored`.
+    column; so are values that cannot be read, which are listed in `ignored` for the asset to show.
 
     Args:
         spool: a folder for CSV and JSON Lines on their way to Spark; it must outlive the frames.

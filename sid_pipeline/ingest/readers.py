@@ -28,6 +28,7 @@ from sid_pipeline.ingest.records import (
     printable,
 )
 from sid_pipeline.ingest.source_files import Source, SourceFile, check_content, find_source, open_checked
+from sid_pipeline.ingest.text import float_text
 from sid_pipeline.settings import SourceSettings
 
 if TYPE_CHECKING:
@@ -41,8 +42,6 @@ BATCH_ROWS = 50_000
 BATCH_CHARS = 64 << 20
 LOG_ROWS = 500_000
 IDS = {"product_id", "retailer_id"}
-# Larger whole numbers are not exact in floating point, so a float id beyond this keeps its own spelling.
-EXACT_FLOAT = 2**53
 
 
 @dataclass(frozen=True)
@@ -190,14 +189,15 @@ def records(
             if source.format == "jsonl":
                 yield from _json_records(lines, settings, fields, where, section)
             else:
-                yield from _csv_records(lines, _delimiter(settings, file), settings, fields, where, section)
+                yield from _csv_records(lines, delimiter(settings, file), settings, fields, where, section)
         except UnicodeError as error:  # of the encoding as a whole: what is wrong with one line is that row's fault
             raise InputError(
                 f"{where} is not written in {settings.encoding} ({error}): set [source] encoding to the one it has."
             ) from error
 
 
-def _delimiter(settings: SourceSettings, file: SourceFile) -> str:
+def delimiter(settings: SourceSettings, file: SourceFile) -> str:
+    """The mark between a file's fields: a tab where its name ends in .tsv and no setting says otherwise."""
     tabs = file.path.lower().removesuffix(".gz").endswith(".tsv") and "delimiter" not in settings.model_fields_set
     return "\t" if tabs else settings.delimiter
 
@@ -357,10 +357,7 @@ def _as_text(frame: DataFrame, name: str, slot: str, where: str) -> Column:
             "text. Map a column of text, or write it as text."
         )
     if isinstance(kind, (T.FloatType, T.DoubleType)):
-        # Ids that had a null among them come as floats: 12.0 is the id 12.
-        whole = (column == F.floor(column)) & (F.abs(column) < EXACT_FLOAT)
-        text = F.when(whole, column.cast("bigint").cast("string")).otherwise(column.cast("string"))
-        return F.when(~F.isnan(column), text)
+        return float_text(column)
     return column.cast("string")
 
 

@@ -214,8 +214,8 @@ def json_rows(
     no rows.
 
     Numbers keep the digits they are written with. A list of plain values is text joined by a space, except a
-    category, whose steps are joined by `LIST_SEPARATOR`. A missing key, null, or an object in an optional
-    field is None; an object or a list as one of `NEVER_NESTED` makes the row faulty.
+    category, whose steps are joined by `LIST_SEPARATOR`. A missing key, null, NaN, or an object in an
+    optional field is None; an object or a list as one of `NEVER_NESTED` makes the row faulty.
 
     Args:
         seen: filled with every key that any row has.
@@ -246,7 +246,8 @@ def json_rows(
 
 def _json_object(raw: str, line: int) -> tuple[dict[str, Any], tuple[str, str] | None]:
     try:
-        found = json.loads(raw, parse_int=str, parse_float=str)
+        # Other programs write NaN for what is missing, and infinity is no value either.
+        found = json.loads(raw, parse_int=str, parse_float=str, parse_constant=lambda _: None)
     except (ValueError, RecursionError) as error:
         return {}, ("broken_json", f"line {line} is no JSON ({error}): write one whole JSON object a line.")
     if not isinstance(found, dict):

@@ -1,8 +1,8 @@
 """Which files a source is made of, in which format, and whether they are what their names say.
 
-What belongs here: listing files (local paths, globs, folders and every address that fsspec can open),
-guessing the format from the name, opening a file, recognising content by its first bytes, and the content
-fingerprint. What does not: reading rows.
+What belongs here: listing files (local paths, globs, folders and every address that fsspec can open), whether any are
+there and since when, guessing the format from the name, opening a file, recognising content by its first bytes, and the
+content fingerprint. What does not: reading rows.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import PurePosixPath
 from typing import IO, Any
 
@@ -51,6 +52,10 @@ MENDS = {
     "a JSON array": "write one JSON object a line (JSON Lines)",
     "a web page (HTML)": "the download probably failed: fetch it again",
 }
+
+
+class Unreachable(RuntimeError):
+    """A place that cannot be looked at, so nobody knows what lies there; the message names it and the kind of error."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,50 @@ def find_source(location: str, format: str = "auto", setting: str = "[source] pr
     if not files:
         raise InputError(f"{location} matches no file. Put the files there or mend {setting}.")
     return Source(location, format if format != "auto" else _format_of(files, location), base, files, file_system)
+
+
+def is_there(location: str, format: str = "auto", setting: str = "[source] products") -> bool:
+    """Whether `find_source` finds files at a location.
+
+    Raises:
+        Unreachable: the place cannot be looked at: a store that does not answer or refuses, a folder without the right.
+    """
+    try:
+        file_system, path = _file_system(location)
+        file_system.invalidate_cache()  # object stores remember listings, and with them that a file was not there
+        try:
+            find_source(location, format, setting)
+        except InputError:
+            _look_at(file_system, path)  # of some file systems it takes a refusal for an absence
+            return False
+    except InputError as error:  # an address that nothing here can open
+        raise Unreachable(f"{setting}: {error}") from None
+    except Exception as error:  # of whatever client; its text may hold more of the address than is meant to be shown
+        raise Unreachable(f"{location} ({setting}) cannot be looked at ({type(error).__name__})") from None
+    return True
+
+
+def _look_at(file_system: Any, path: str) -> None:
+    """Raise what keeps one from looking at a path, or at the folder that a glob begins in; absence is nothing."""
+    if re.search(r"[*?\[]", path):
+        path = re.split(r"[*?\[]", path, maxsplit=1)[0].rpartition("/")[0]
+    try:
+        if file_system.info(path)["type"] == "directory":
+            file_system.ls(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+
+
+def last_change(location: str, format: str = "auto") -> datetime | None:
+    """When the newest file of a source was written, with a zone; None where nothing is there or nobody can tell."""
+    try:
+        source = find_source(location, format)
+        paths = [file.path for file in source.files] or source.file_system.find(f"{source.base}/_delta_log")
+        times = [source.file_system.modified(path) for path in paths]
+    except Exception:  # not every file system knows, and each says so in its own way
+        return None
+    aware = [time if time.tzinfo else time.replace(tzinfo=timezone.utc) for time in times]
+    return max(aware, default=None)
 
 
 def _file_system(location: str) -> tuple[Any, str]:
@@ -242,18 +291,24 @@ class open_checked:
             ) from error
 
 
-def fingerprint(locations: str | Sequence[str], format: str = "auto") -> str:
+def fingerprint(
+    locations: str | Sequence[str], format: str = "auto", setting: str = "the setting that names it"
+) -> str:
     """SHA-256 (hex) that changes when the content of a source changes; reads no row and needs no Spark.
 
     Files: their names within the source and their bytes. Delta: the newest commit of its log. Of several
     locations the order counts.
+
+    Args:
+        locations: of one source, or of several.
+        format, setting: as in `find_source`.
 
     Raises:
         InputError: as `find_source`.
     """
     digest = hashlib.sha256()
     for location in [locations] if isinstance(locations, str) else locations:
-        source = find_source(location, format)
+        source = find_source(location, format, setting)
         digest.update(f"{source.format}\x1e".encode())
         if source.format == "delta":
             commits = [

@@ -1,13 +1,15 @@
-"""Spark expressions that read text as values: folded text, numbers, yes and no, category paths.
+"""What text and values mean: folded text, numbers, yes and no, category paths, and typed values as text.
 
-What does not belong here: which row is good.
+Spark expressions, and the same in plain Python where a table is read without Spark. What does not belong here: which
+row is good.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sid_pipeline.ingest.records import LIST_SEPARATOR
 
@@ -20,13 +22,37 @@ SPACE = r"[\s\x{85}\p{Z}]"
 # space, word joiner, byte-order mark, direction overrides). The joiners stay: emoji and several scripts need
 # them.
 INVISIBLE = r"[\p{Cc}&&[^\t\n\x{0B}\f\r\x{85}]]|[\x{AD}\x{200B}\x{2060}\x{FEFF}\x{202A}-\x{202E}\x{2066}-\x{2069}]"
+# The same for Python, whose expressions know no such classes: a control character that is no white space.
+_INVISIBLE = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u200b\u2060\ufeff\u202a-\u202e\u2066-\u2069]")
 # One quick look spares clean text, which is most, the replacements.
 NEEDS_FOLDING = r"[\p{Cc}\p{Cf}&&[^\x{200C}\x{200D}]]|[\p{Z}&&[^ ]]|  |^ | $|^$"
 # The same white space as `SPACE`, character by character: trimming by a set is several times faster.
 SPACES = "\t\n\x0b\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
-YES = ("true", "t", "yes", "y", "1", "in stock", "in_stock", "available")
+YES = ("true", "t", "yes", "y", "1", "1.0", "in stock", "in_stock", "available")
 LONGEST_NUMBER = 100  # characters
-NO = ("false", "f", "no", "n", "0", "out of stock", "out_of_stock", "unavailable")
+# Larger whole numbers are not exact in floating point, so a float id beyond this keeps its own spelling.
+EXACT_FLOAT = 2**53
+NO = ("false", "f", "no", "n", "0", "0.0", "out of stock", "out_of_stock", "unavailable")
+
+
+def float_text(column: Column) -> Column:
+    """A column of floats as text. Ids that had a null among them come as floats: 12.0 is the id 12, NaN is null."""
+    from pyspark.sql import functions as F
+
+    whole = (column == F.floor(column)) & (F.abs(column) < EXACT_FLOAT)
+    text = F.when(whole, column.cast("bigint").cast("string")).otherwise(column.cast("string"))
+    return F.when(~F.isnan(column), text)
+
+
+def value_text(value: Any) -> str | None:
+    """A value of a typed table as text, as `float_text` has floats; a list is marked by `LIST_SEPARATOR`."""
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        return str(int(value)) if value.is_integer() and abs(value) < EXACT_FLOAT else str(value)
+    if isinstance(value, list):
+        return LIST_SEPARATOR + LIST_SEPARATOR.join(str(part) for part in value if part is not None)
+    return None if value is None else str(value)
 
 
 def trimmed(text: Column) -> Column:
@@ -69,7 +95,7 @@ def number(text: Column) -> Column:
 
 
 def yes_or_no(text: Column) -> Column:
-    """A boolean from true/false, yes/no, y/n, t/f, 1/0, in stock/out of stock; else null."""
+    """A boolean from true/false, yes/no, y/n, t/f, 1/0 (1.0/0.0), in stock/out of stock; else null."""
     from pyspark.sql import functions as F
 
     word = F.lower(trimmed(text))
@@ -103,6 +129,24 @@ def category_path(parts: Sequence[Column], separator: str, missing: Sequence[str
         return _bound(length, lambda n: F.when(n < 0, steps).when(n > 0, F.slice(steps, 1, n)))
 
     return _bound(_bound(steps, cut), lambda path: F.when(F.size(path) > 0, path))
+
+
+def category_steps(parts: Sequence[str | None], separator: str, missing: Sequence[str]) -> tuple[str, ...] | None:
+    """`category_path` of one row's values, in plain Python."""
+    nothing = {word.strip().lower() for word in missing if word.strip()}
+    if len(parts) == 1:
+        came_as_list = LIST_SEPARATOR in (parts[0] or "")
+        given = (parts[0] or "").split(LIST_SEPARATOR if came_as_list else separator)
+        steps = [step for step in map(_folded, given) if step]
+    else:
+        steps = [_folded(part or "") for part in parts]
+    ends = (place for place, step in enumerate(steps) if not step or step.lower() in nothing)
+    return tuple(steps[: next(ends, len(steps))]) or None
+
+
+def _folded(text: str) -> str:
+    """`folded` of one text, blank where nothing is left."""
+    return " ".join(_INVISIBLE.sub("", text).split())
 
 
 def _bound(value: Column, use: Callable[[Column], Column]) -> Column:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sid_pipeline.embedding.vectors import unit
+from sid_pipeline.relevance.label_files import LabelError
 from sid_pipeline.relevance.metrics import ndcg, pairs_in_order, recall
 
 Encode = Callable[[list[str]], np.ndarray]
@@ -79,10 +80,15 @@ def evaluate(encode: Encode, pairs: pa.Table) -> Evaluation:
         pairs: schema `labels.PAIRS`; for a held-out figure, the pairs of split test.
 
     Raises:
-        ValueError: no query has a product with a gain, or `encode` gave NaN, infinite or misshapen vectors.
+        LabelError: no query has a product with a gain.
+        ValueError: `encode` gave NaN, infinite or misshapen vectors.
     """
     if not np.any(pairs["gain"].to_numpy() > 0):
-        raise ValueError("no query has a product with a gain above 0: there is nothing to rank")
+        raise LabelError(
+            f"no query has a product with a gain above 0 among the {len(pairs)} labels that are held out: there is "
+            "nothing to rank. Give queries of split test labels of grade E, S or C, or say in relevance.grades what "
+            "the grades mean."
+        )
     # Sorted, so that neither the result nor the encoder's batches depend on the table's order.
     pairs = pairs.sort_by([("query_id", "ascending"), ("product_id", "ascending")])
     texts = sorted({*pairs["query"].to_pylist(), *pairs["text"].to_pylist()})

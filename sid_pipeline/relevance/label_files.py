@@ -1,7 +1,8 @@
 """Rows of a label file, CSV or Parquet, one after another.
 
 What belongs here: formats and columns. What does not: what the values mean (`labels.py`). The catalogue's own
-reader (`ingest`) is not used: it maps columns by settings and writes Spark tables.
+reader (`ingest.readers`) is not used: it maps columns by settings and writes Spark tables; its way of telling one
+CSV row from the next is.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from sid_pipeline.ingest.records import Record, csv_rows, decode
 
 
 class LabelError(ValueError):
@@ -31,8 +34,9 @@ def read_rows(
         columns: the file's column for each of them where it is named otherwise; None where it has none.
 
     Yields:
-        Rows in order as trimmed text, null as empty; None for a row with the wrong number of fields. Bytes
-        that are not UTF-8 come as lone surrogates, for the caller to find.
+        Rows in order as trimmed text, null as empty; None for a row with the wrong number of fields or an unclosed
+        quotation mark, which costs that row alone. Bytes that are not UTF-8 come as lone surrogates, for the caller to
+        find.
 
     Raises:
         LabelError: the file is missing, unreadable, of another format, or lacks a required column.
@@ -52,16 +56,24 @@ def read_rows(
 
 
 def _read_csv(file: Path, choose: Callable[[list[str]], dict[str, str]]) -> Iterator[dict[str, str] | None]:
-    open_text = gzip.open if file.name.lower().endswith(".gz") else open
-    with open_text(file, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        lines = csv.reader(stream)
-        header = [name.strip() for name in next(lines, [])]
+    open_bytes = gzip.open if file.name.lower().endswith(".gz") else open
+    with open_bytes(file, "rb") as stream:
+        rows = csv_rows(decode(stream, "utf-8-sig"), ",")  # type: ignore[arg-type]
+        first = next(rows, None)
+        if first is not None and first.rule:
+            raise LabelError(f"the header of {file} cannot be read: {first.message}")
+        header = [(name or "").strip() for name in first.values] if first is not None else []
         places = [(name, header.index(column)) for name, column in choose(header).items()]
-        for fields in lines:
-            if len(fields) == len(header):
-                yield {name: fields[place].strip() for name, place in places}
-            elif fields:
-                yield None
+        for record in rows:
+            fields = _fields(record)
+            yield {name: fields[place].strip() for name, place in places} if len(fields) == len(header) else None
+
+
+def _fields(record: Record) -> list[str]:
+    """A row's fields. Of one with bytes that are no text they come all the same: the caller names what is wrong."""
+    if record.rule in {"bad_encoding", "nul_character"}:
+        return next(csv.reader(record.raw.splitlines(keepends=True)), [])
+    return [value or "" for value in record.values]
 
 
 def _read_parquet(file: Path, choose: Callable[[list[str]], dict[str, str]]) -> Iterator[dict[str, str]]:

@@ -67,11 +67,6 @@ class TaxonomyDiff:
     follow: tuple[int, ...] = field(repr=False)
 
     @property
-    def is_empty(self) -> bool:
-        """Whether nothing changed, names and ids included."""
-        return not any((self.added, self.removed, self.renamed, self.moved, self.renumbered))
-
-    @property
     def regrouped(self) -> frozenset[str]:
         """Ids of nodes of either tree that are part of a split or a merge."""
         groups = (*self.split, *self.merged)

@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from sid_pipeline.ingest.errors import InputError
-from sid_pipeline.ingest.records import csv_rows, decode, text_fault
+from sid_pipeline.ingest.readers import delimiter
+from sid_pipeline.ingest.records import LIST_SEPARATOR, csv_rows, decode, text_fault
 from sid_pipeline.ingest.source_files import (
     Source,
     SourceFile,
@@ -21,7 +22,8 @@ from sid_pipeline.ingest.source_files import (
     is_gzip_name,
     open_checked,
 )
-from sid_pipeline.settings import ColumnMap, TaxonomyColumns
+from sid_pipeline.ingest.text import category_steps, value_text
+from sid_pipeline.settings import ColumnMap, SourceSettings, TaxonomyColumns
 from sid_pipeline.taxonomy.tree import Problem, Taxonomy, TaxonomyError, normalise_step
 
 SETTING = "[taxonomy] source"
@@ -66,23 +68,30 @@ def read_taxonomy(location: str, separator: str = ">", columns: TaxonomyColumns 
     return taxonomy
 
 
-def read_product_paths(location: str, columns: ColumnMap) -> dict[str, tuple[str, ...] | None]:
-    """Category paths of a product table by product id; None for a product without a category.
+def read_product_paths(
+    location: str, columns: ColumnMap, settings: SourceSettings | None = None
+) -> dict[str, tuple[str, ...] | None]:
+    """Category paths of a product table by product id, as a night's products have them; None for one without.
 
     Args:
-        location: CSV, Parquet or Delta.
+        location: CSV or Parquet files, or a Delta table.
         columns: names of its columns. Without a product id column, rows are counted by their number.
+        settings: encoding and delimiter of CSV; None takes the usual ones.
 
     Raises:
         TaxonomyError: it cannot be read, has no such category column, or no row.
     """
+    settings = settings or SourceSettings(products=location)
     levels = [columns.category] if isinstance(columns.category, str) else list(columns.category or [])
-    missing = frozenset({"", *map(normalise_step, columns.category_missing)})
     try:
         source = find_source(location, setting="the products' location")
+        if source.format == "jsonl":
+            raise TaxonomyError(
+                f"{location} is JSON Lines: categories are compared of CSV, Parquet or a Delta table. Write it as one."
+            )
         for file in source.files:
-            check_content(source, file, ENCODING)
-        rows = _rows(source, [columns.product_id, *levels], [])
+            check_content(source, file, settings.encoding)
+        rows = _rows(source, [columns.product_id, *levels], [], settings)
         there = [name or "" for name in next(rows, [])]
         absent = [name for name in levels if name not in there]
         if absent or not levels:
@@ -94,11 +103,9 @@ def read_product_paths(location: str, columns: ColumnMap) -> dict[str, tuple[str
         key = there.index(columns.product_id) if columns.product_id in there else None
         found: dict[str, tuple[str, ...] | None] = {}
         for number, row in enumerate(rows):
-            steps = [row[place] or "" for place in places]
-            steps = steps[0].split(columns.category_separator) if len(places) == 1 else steps
-            path = tuple(" ".join(step.split()) for step in _steps(steps, missing))
+            steps = [row[place] for place in places]
             product = str(number) if key is None else (row[key] or "").strip()
-            found.setdefault(product, path if path and all(path) else None)
+            found.setdefault(product, category_steps(steps, columns.category_separator, columns.category_missing))
     except InputError as error:
         raise TaxonomyError(str(error)) from error
     if not found:
@@ -157,7 +164,7 @@ def _from_columns(source: Source, separator: str, columns: TaxonomyColumns) -> T
         place = there.index(columns.path)
         found = list(rows)
         given = [row[there.index(columns.category_id)] for row in found] if columns.category_id in there else None
-        taxonomy = _from_rows(((row[place] or "").split(separator) for row in found), given, columns)
+        taxonomy = _from_rows((_split(row[place] or "", separator) for row in found), given, columns)
     else:
         raise TaxonomyError(
             f"{source.location} has the columns {', '.join(there) or 'none'}; needed are the columns "
@@ -179,6 +186,13 @@ def _from_rows(rows: Iterator[list[str]], ids: Sequence[str | None] | None, colu
     return Taxonomy.from_paths(paths, given)
 
 
+def _split(path: str, separator: str) -> list[str]:
+    """The steps of a path, which a typed table may hold as a list."""
+    if path.startswith(LIST_SEPARATOR):
+        return path[len(LIST_SEPARATOR) :].split(LIST_SEPARATOR)
+    return path.split(separator)
+
+
 def _missing(columns: TaxonomyColumns) -> frozenset[str]:
     return frozenset({"", *map(normalise_step, columns.missing)})
 
@@ -191,21 +205,35 @@ def _steps(row: list[str], missing: frozenset[str]) -> list[str]:
     return steps
 
 
-def _csv_rows(source: Source, problems: list[Problem]) -> Iterator[list[str | None]]:
-    """The header, then the rows; faulty ones are added to `problems`."""
-    with open_checked(source, source.files[0]) as stream:
-        for record in csv_rows(decode(stream, ENCODING), ",", ENCODING):
-            if record.rule:
-                problems.append(_unparsable(record.line, record.message))
-            elif record.row == 0:
-                yield [name and name.strip() for name in record.values]
-            else:
-                yield list(record.values)
+def _csv_rows(source: Source, problems: list[Problem], settings: SourceSettings) -> Iterator[list[str | None]]:
+    """The first file's header, then the rows of all files in its order; faulty ones are added to `problems`."""
+    header: list[str | None] = []
+    for file in source.files:
+        places: list[int] = []
+        with open_checked(source, file) as stream:
+            for record in csv_rows(decode(stream, settings.encoding), delimiter(settings, file), settings.encoding):
+                if record.rule:
+                    problems.append(_unparsable(record.line, record.message))
+                elif record.row == 0:
+                    names = [name and name.strip() for name in record.values]
+                    if not header:
+                        header = names
+                        yield header
+                    if set(header) - set(names):
+                        lacking = ", ".join(sorted(str(name) for name in set(header) - set(names)))
+                        raise TaxonomyError(f"{source.where(file)} has no column {lacking}. Write it again.")
+                    places = [names.index(name) for name in header] if names != header else []
+                else:
+                    yield [record.values[place] for place in places] if places else list(record.values)
 
 
-def _rows(source: Source, known: Sequence[str], problems: list[Problem]) -> Iterator[list[str | None]]:
+def _rows(
+    source: Source, known: Sequence[str], problems: list[Problem], settings: SourceSettings | None = None
+) -> Iterator[list[str | None]]:
     """The header, then the rows; of Parquet and Delta only the known columns are read."""
-    return _csv_rows(source, problems) if source.format == "csv" else _table_rows(source, known)
+    if source.format == "csv":
+        return _csv_rows(source, problems, settings or SourceSettings(products=source.location))
+    return _table_rows(source, known)
 
 
 def _table_rows(source: Source, known: Sequence[str]) -> Iterator[list[str | None]]:
@@ -217,7 +245,7 @@ def _table_rows(source: Source, known: Sequence[str]) -> Iterator[list[str | Non
             if name not in table.column_names:
                 raise TaxonomyError(f"{source.location}: a file has no column {name!r}. Write it again.")
         values = [table[name].to_pylist() for name in wanted]
-        yield from ([None if value is None else str(value) for value in row] for row in zip(*values, strict=True))
+        yield from ([value_text(value) for value in row] for row in zip(*values, strict=True))
 
 
 def _parquet(source: Source, file: SourceFile):  # type: ignore[no-untyped-def]

@@ -157,10 +157,6 @@ class Taxonomy:
                 return place, length
         return -1, 0
 
-    def deepest(self, path: Sequence[str]) -> int:
-        """Place in `nodes` of the deepest node on this path; -1 when not even its first step is known."""
-        return self.locate(path)[0]
-
 
 class _Builder:
     """Collects edges and turns them into a tree."""

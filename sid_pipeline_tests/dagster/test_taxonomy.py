@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from sid_pipeline import cli
+from sid_pipeline.assets.taxonomy import _outcome, _Pins
 from sid_pipeline.definitions import build_definitions
 from sid_pipeline.jobs import RELEASE_BUILD, TAXONOMY_REVISION
 from sid_pipeline.publication.live import write_pointer
@@ -27,7 +28,8 @@ from sid_pipeline.releases import (
 )
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import PRODUCTS, RELEASES, TAXONOMY_CHANGES, TAXONOMY_NODES
-from sid_pipeline.settings import load_settings
+from sid_pipeline.settings import TaxonomySettings, load_settings
+from sid_pipeline.taxonomy.tree import Taxonomy
 from sid_pipeline.taxonomy_sensor import look
 from sid_pipeline.taxonomy_source import release_tree
 from sid_pipeline_tests.publications import source
@@ -191,6 +193,24 @@ def test_a_source_that_cannot_be_read_is_never_an_empty_taxonomy(shop, content):
     shop.edges()
     assert "keeps its tree" not in shop.metadata(shop.build("r1"))["change"]
     assert isinstance(shop.look(seen), dg.SkipReason)
+
+
+def test_another_max_bad_share_asks_for_the_source_again_and_the_default_is_not_named():
+    def inputs(**set_to):
+        return _Pins("r1", None, {"training_snapshot": DAY}, "f", TaxonomySettings(**set_to)).inputs
+
+    assert inputs() == {"training_snapshot": DAY, "source": "f", "max_minor_share": 0.01}
+    assert inputs(max_bad_share=0.5) == {**inputs(), "max_bad_share": 0.5}
+
+
+def test_a_category_may_be_named_like_a_fault(monkeypatch):
+    monkeypatch.setattr("sid_pipeline.assets.taxonomy._placed", lambda *_: ({}, 0, 0))
+    pins = _Pins("r1", None, {"training_snapshot": DAY, "taxonomy_source": "t"}, "f", TaxonomySettings())
+    tree = Taxonomy.from_paths([("Returned", "cannot be used")])
+    (check,) = _outcome(None, pins, tree, "minor: 'cannot be used' is new").checks
+    assert check.passed
+    (check,) = _outcome(None, pins, tree, "the source is a mess", readable=False).checks
+    assert not check.passed
 
 
 @pytest.mark.slow

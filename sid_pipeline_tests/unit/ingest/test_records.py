@@ -221,3 +221,10 @@ def test_broken_json_costs_that_row_alone(text: str, rule: str) -> None:
     rows, _ = read_json(f'{{"id": 0, "name": "Milk"}}\n{text}\n{{"id": 2, "name": "Rum"}}\n')
     assert [(row.row, row.rule) for row in rows] == [(1, ""), (2, rule), (3, "")]
     assert "line 2" in rows[1].message
+
+
+def test_what_other_programs_write_for_a_missing_number_is_no_text() -> None:
+    [row], _ = read_json('{"id": "1", "name": NaN, "cost": -Infinity, "path": ["Food", NaN]}\n')
+    assert list(row.values) == ["1", None, f"{LIST_SEPARATOR}Food", None]
+    [row], _ = read_json('{"id": "NaN", "name": "nan"}\n')
+    assert list(row.values)[:2] == ["NaN", "nan"], "which is text that says so"

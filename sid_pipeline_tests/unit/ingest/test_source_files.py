@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import gzip
+import os
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 from sid_pipeline.ingest.errors import InputError
-from sid_pipeline.ingest.source_files import check_content, find_source, fingerprint
+from sid_pipeline.ingest.source_files import (
+    Unreachable,
+    check_content,
+    find_source,
+    fingerprint,
+    is_there,
+    last_change,
+)
 
 CSV = b"product_id,title\n1,Tea\n"
 
@@ -156,5 +165,40 @@ def test_fingerprint_of_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         fingerprint(str(tmp_path / "no.csv"))
     (tmp_path / "table" / "_delta_log").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"does not exist. Put the file there or mend \[source\] offers"):
+        fingerprint(str(tmp_path / "no.csv"), setting="[source] offers")
     with pytest.raises(InputError, match="holds no commit"):
         fingerprint(str(tmp_path / "table"))
+
+
+def test_whether_files_are_there_and_since_when(tmp_path: Path) -> None:
+    location = str(tmp_path / "day" / "*.csv")
+    assert not is_there(location) and last_change(location) is None
+    first, second = write(tmp_path / "day" / "a.csv", CSV), write(tmp_path / "day" / "b.csv", CSV)
+    os.utime(first, (0, 1_000)), os.utime(second, (0, 2_000))
+    assert is_there(location) and is_there(first) and is_there(str(tmp_path / "day"))
+    assert last_change(location) == datetime.fromtimestamp(2_000, timezone.utc)
+    commit = write(tmp_path / "table" / "_delta_log" / f"{0:020}.json", b"{}")
+    os.utime(commit, (0, 3_000))
+    assert last_change(str(tmp_path / "table")) == datetime.fromtimestamp(3_000, timezone.utc)
+
+
+def test_a_folder_that_may_not_be_read_is_not_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "day").mkdir()
+    assert not is_there(str(tmp_path / "day")) and not is_there(str(tmp_path / "day" / "*.csv"))
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "hunter2")
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    for location in (tmp_path / "day", tmp_path / "day" / "*.csv"):
+        with pytest.raises(Unreachable, match=r"cannot be looked at \(PermissionError\)") as fault:
+            is_there(str(location))
+        assert "hunter2" not in str(fault.value)
+
+
+def test_fingerprint_takes_the_format_where_a_name_says_none(tmp_path: Path) -> None:
+    location = write(tmp_path / "cat.txt", CSV)
+    with pytest.raises(InputError, match="does not say which format"):
+        fingerprint(location)
+    assert fingerprint(location, "csv") == fingerprint(location, "csv")

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from sid_pipeline.relevance.evaluate import evaluate
+from sid_pipeline.relevance.label_files import LabelError
 from sid_pipeline.relevance.labels import pairs_table
 
 # Angles in degrees; queries point to 0.
@@ -95,7 +96,7 @@ def test_many_queries_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_to_rank_and_broken_vectors_are_said() -> None:
-    with pytest.raises(ValueError, match="no query has a product with a gain"):
+    with pytest.raises(LabelError, match=r"no query has a product with a gain.* labels of grade E, S or C"):
         evaluate(encode, pairs(("q1", "near", "I")))
     with pytest.raises(ValueError, match="no query has a product with a gain"):
         evaluate(encode, pairs(("q1", "near", "I")).slice(0, 0))

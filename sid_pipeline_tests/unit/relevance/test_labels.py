@@ -186,6 +186,21 @@ def test_a_row_with_too_many_fields_costs_one_row(tmp_path: Path) -> None:
     assert labels.pairs["product_id"].to_pylist() == ["A", "C"]
 
 
+def test_a_quotation_mark_that_is_never_closed_costs_one_row(tmp_path: Path) -> None:
+    lines = csv_text([example(number, key) for number, key in enumerate("ABCDE", start=1)]).splitlines()
+    lines[2] = lines[2].replace("query 1", '"query 1')
+    (tmp_path / "examples.csv").write_text("\n".join(lines), encoding="utf-8")
+    lines = csv_text([product(key) for key in "ABCDE"]).splitlines()
+    lines[4] = lines[4].replace("title D", '"title D')
+    (tmp_path / "products.csv").write_text("\n".join(lines), encoding="utf-8")
+    labels = read_labels(tmp_path / "examples.csv", tmp_path / "products.csv", "us")
+    assert bad_rows(labels) == [(2, "wrong_fields"), (4, "missing_product")]
+    assert labels.pairs["product_id"].to_pylist() == ["A", "C", "E"]
+    (tmp_path / "examples.csv").write_text('"query,query_id\n1,2\n', encoding="utf-8")
+    with pytest.raises(LabelError, match=r"the header of .*examples\.csv cannot be read: .*close it"):
+        read_labels(tmp_path / "examples.csv", tmp_path / "products.csv", "us")
+
+
 def test_bytes_that_are_not_utf8_cost_their_rows(tmp_path: Path) -> None:
     text = csv_text([example(1, "A"), example(2, "A", query="café", query_id=2), example(3, "B", query_id=3)])
     (tmp_path / "examples.csv").write_bytes(text.encode("cp1252"))

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sid_pipeline.settings import TaxonomyColumns
-from sid_pipeline.taxonomy.sources import read_taxonomy
+from sid_pipeline.settings import ColumnMap, SourceSettings, TaxonomyColumns
+from sid_pipeline.taxonomy.sources import read_product_paths, read_taxonomy
 from sid_pipeline.taxonomy.tree import TaxonomyError
 
 EDGES = "node_id,parent_id,name\n1,,Food\n2,1,Dairy\n3,2,Milk\n"
@@ -19,6 +19,7 @@ SHARED = Path(os.environ.get("SID_SHARED", Path(__file__).parents[3].parent / "s
 
 
 def write(path: Path, content: str | bytes) -> str:
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return str(path)
 
@@ -182,3 +183,44 @@ def test_real_taxonomies_are_read_whole(file: str, columns: TaxonomyColumns, by_
     for path in paths:
         known = "missing" not in path and any(path)
         assert (taxonomy.find(path) is not None) == known, path
+
+
+def test_ids_that_became_floats_for_a_null_among_them(tmp_path: Path) -> None:
+    table = pa.table({"node_id": [1, 2, 3], "parent_id": [float("nan"), 1.0, 2.0], "name": ["Food", "Dairy", "Milk"]})
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert names(str(tmp_path / "t.parquet")) == EXPECTED
+    table = pa.table({"node_id": [1.0, 2.0, 3.0], "parent_id": [None, 1, 2], "name": ["Food", "Dairy", "Milk"]})
+    pq.write_table(table, tmp_path / "u.parquet")
+    assert names(str(tmp_path / "u.parquet")) == EXPECTED
+
+
+def test_a_path_that_is_a_list(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"path": [["Food", "Dairy > Eggs"]]}), tmp_path / "t.parquet")
+    assert list(names(str(tmp_path / "t.parquet"))) == ["Food", "Food > Dairy > Eggs"]
+
+
+def test_products_of_all_files_of_a_folder(tmp_path: Path) -> None:
+    write(tmp_path / "p" / "1.csv", "product_id,category\n1,Food > Dairy\n2,missing\n")
+    write(tmp_path / "p" / "2.csv", 'category,product_id,note\n"Food > > Milk",3,\n"Food > Missing > Milk",4,\n')
+    assert read_product_paths(str(tmp_path / "p"), ColumnMap()) == {
+        "1": ("Food", "Dairy"), "2": None, "3": ("Food", "Milk"), "4": ("Food",),
+    }  # fmt: skip
+    write(tmp_path / "p" / "3.csv", "product_id,title\n5,x\n")
+    with pytest.raises(TaxonomyError, match=r"3\.csv in .* has no column category"):
+        read_product_paths(str(tmp_path / "p"), ColumnMap())
+
+
+def test_products_in_the_sources_own_encoding_and_delimiter(tmp_path: Path) -> None:
+    location = write(tmp_path / "p.csv", "product_id;category\n1;Crème > Brûlée\n".encode("cp1252"))
+    settings = SourceSettings(products=location, encoding="cp1252", delimiter=";")
+    assert read_product_paths(location, ColumnMap(), settings) == {"1": ("Crème", "Brûlée")}
+
+
+def test_products_of_typed_tables(tmp_path: Path) -> None:
+    table = pa.table({"product_id": [1.0, 2.0], "category": [["Food", "Deli > Dairy"], None]})
+    pq.write_table(table, tmp_path / "p.parquet")
+    found = read_product_paths(str(tmp_path / "p.parquet"), ColumnMap())
+    assert found == {"1": ("Food", "Deli > Dairy"), "2": None}
+    location = write(tmp_path / "p.jsonl", '{"product_id": "1", "category": "Food"}\n')
+    with pytest.raises(TaxonomyError, match=r"is JSON Lines: .* Write it as one"):
+        read_product_paths(location, ColumnMap())

@@ -195,14 +195,14 @@ def test_letters_that_differ_stay_apart(one: str, other: str) -> None:
     assert normalise_step(one) != normalise_step(other)
 
 
-def test_find_and_deepest() -> None:
+def test_find_and_locate() -> None:
     tree = Taxonomy.from_edges(FOOD)
     milk = tree.find(["FOOD", "dairy", "Mílk"])
     assert milk is not None and milk.node_id == "3"
     assert tree.find(["Food", "Dairy", "Milk", "Oat"]) is None
     assert tree.find([]) is None
-    assert tree.nodes[tree.deepest(["Food", "Dairy", "Oat", "Milk"])].node_id == "2"
-    assert tree.deepest(["Drinks", "Milk"]) == -1
+    assert tree.nodes[tree.locate(["Food", "Dairy", "Oat", "Milk"])[0]].node_id == "2"
+    assert tree.locate(["Drinks", "Milk"]) == (-1, 0)
 
 
 def test_a_hundred_thousand_nodes_come_out_whole() -> None:
