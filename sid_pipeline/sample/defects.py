@@ -16,7 +16,6 @@ from sid_pipeline.sample.products import Product
 BASE_PRODUCTS = 5400  # the counts below belong to a catalogue of this size
 BAD_ID_START = 900_001
 _ONCE = frozenset(("unclosed_quote", "nul_in_title"))  # not scaled: one is enough to break a reader
-TITLE_LIMIT = 2_000  # characters
 _LONG_TITLES = (2_001, 2_500, 20_000, 200_000)
 _CONTROL = ("\x07", "\x0b", "\x1b[31m", "\u2028", "\x0c", "\x85", "\x1f")
 
