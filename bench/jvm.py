@@ -1,4 +1,5 @@
-"""What do the JVM's options do to small nights, in which Spark plans more than it computes?
+"""What do the options of the JVM and of Spark's code generator do to small nights, in which Spark plans more than it
+computes?
 
     python bench/jvm.py [--nights 12]
 
@@ -21,10 +22,15 @@ from pathlib import Path
 from assignment import assign
 from assignment_common import ROOT, fill_tables, trained
 
-OPTIONS = {
-    "quick compiler": "-XX:TieredStopAtLevel=1",
-    "quick compiler, 256 MB for its code": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m",
-    "both compilers": "-XX:+TieredCompilation",
+QUICK = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m"
+GENERATED = {"spark.sql.codegen.factoryMode": "FALLBACK"}
+INTERPRETED = {"spark.sql.codegen.factoryMode": "NO_CODEGEN"}
+OPTIONS: dict[str, tuple[str, dict[str, str]]] = {
+    "quick compiler": ("-XX:TieredStopAtLevel=1", GENERATED),
+    "quick compiler, 256 MB for its code": (QUICK, GENERATED),
+    "both compilers": ("-XX:+TieredCompilation", GENERATED),
+    "the second, projections interpreted": (QUICK, INTERPRETED),
+    "the same, stages too": (QUICK, {**INTERPRETED, "spark.sql.codegen.wholeStage": "false"}),
 }
 PRODUCTS = 5_000
 
@@ -32,29 +38,30 @@ PRODUCTS = 5_000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nights", type=int, default=12)
+    parser.add_argument("--only", type=lambda text: text.split(";"), help="some of the options, by name")
     parser.add_argument("--options", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.options:
         nights(args.options, args.nights)
         return
     paths = os.pathsep.join([str(ROOT), str(ROOT / "bench"), os.environ.get("PYTHONPATH", "")])
-    for name, options in OPTIONS.items():
-        asked = [sys.executable, __file__, "--nights", str(args.nights), f"--options={options}"]
+    for name in args.only or OPTIONS:
+        asked = [sys.executable, __file__, "--nights", str(args.nights), f"--options={name}"]
         done = subprocess.run(
             asked, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE, text=True, check=True
         )
         print(json.dumps({"options": name, "seconds": json.loads(done.stdout.splitlines()[-1])}), flush=True)
 
 
-def nights(options: str, number: int) -> None:
+def nights(name: str, number: int) -> None:
     """Run the nights in this process and print the seconds of each as JSON."""
     from sid_pipeline.resources.spark import LOCAL_CONF, spark_session
     from sid_pipeline.resources.tables import Tables
     from sid_pipeline.settings import SparkSettings
 
-    key = "spark.driver.extraJavaOptions"
+    (options, conf), key = OPTIONS[name], "spark.driver.extraJavaOptions"
     others = [option for option in LOCAL_CONF[key].split() if "Tiered" not in option and "CodeCache" not in option]
-    session = spark_session(SparkSettings(master="local[*]", conf={key: " ".join([options, *others])}))
+    session = spark_session(SparkSettings(master="local[*]", conf={key: " ".join([options, *others]), **conf}))
     jvm = session.sparkContext._gateway.proc.pid  # the launching shell becomes the JVM
     folder = Path(tempfile.mkdtemp(prefix="sid-bench-"))
     tables, book = Tables(folder / "tables", lambda: session), trained()
