@@ -385,7 +385,9 @@ def _cleanings_to_go(warehouse: Warehouse, gone: Collection[Removal]) -> Iterato
 def _unused_cleanings(warehouse: Warehouse, cleaner: str, gone: Collection[Removal] = ()) -> DataFrame:
     """Cleanings of a cleaner that no day uses, but for days that are about to go.
 
-    What a night that did not end well has paid for stays.
+    What a night that did not end well has made stays. What was paid for stays as long as the model's answer
+    (`retention.call_days`): a product that was gone for longer than days are kept may come back, and is not asked for
+    again.
     """
     from pyspark.sql import functions as F
 
@@ -400,6 +402,9 @@ def _unused_cleanings(warehouse: Warehouse, cleaner: str, gone: Collection[Remov
             used = tables.read(spec).where(F.col("snapshot").isin(days))
             used = used.where(F.col("cleaner_id") == cleaner) if spec is SNAPSHOT_CLEANINGS else used
             unused = unused.join(used, "text_hash", "left_anti")
+    if tables.exists(CLEANING_CALLS):
+        paid = tables.read(CLEANING_CALLS, cleaner_id=cleaner)
+        unused = unused.join(paid.select(F.explode("text_hashes").alias("text_hash")), "text_hash", "left_anti")
     return unused
 
 

@@ -483,12 +483,16 @@ class RetentionSettings(Model):
     """What is kept. What a live, served or previous release or unfinished work needs stays whatever is said here."""
 
     cron: str = Field("0 5 * * 0", description="when the rest is taken away and the tables are compacted")
-    snapshots: int = Field(60, ge=1, description="newest days that stay, with their vectors and cleanings")
+    snapshots: int = Field(60, ge=1, description="newest days that stay, with their vectors and the rules' cleanings")
     publications: int = Field(14, ge=2, description="newest publications of each release and flavour that stay")
     retired_days: int = Field(
         90, ge=0, description="how long all of a retired release stays after its readers said they left"
     )
-    call_days: int = Field(400, ge=30, description="how long the answers of language models and their cost stay")
+    call_days: int = Field(
+        400,
+        ge=30,
+        description="how long the answers of language models stay, with what was cleaned by them and the cost",
+    )
     history_days: int = Field(
         7,
         ge=1,

@@ -20,15 +20,16 @@ from sid_pipeline import cli
 from sid_pipeline.assets.cleaning import cleaning_assets
 from sid_pipeline.assets.snapshot import snapshot_assets
 from sid_pipeline.resources.warehouse import Warehouse
+from sid_pipeline.retention import plan, take_away
 from sid_pipeline.schemas import CLEANED_ATTRIBUTES, CLEANING_CALLS, SNAPSHOT_CLEANINGS
-from sid_pipeline.settings import load_settings
+from sid_pipeline.settings import RetentionSettings, load_settings
 from sid_pipeline_tests.llm_server import KEY, running
 from sid_pipeline_tests.webhook import webhook
 
 ROOT = str(Path(__file__).resolve().parents[2])
 pytestmark = pytest.mark.slow  # a dozen nights in Spark
 
-DAYS = [f"2026-01-{day:02d}" for day in range(5, 12)]
+DAYS = [f"2026-01-{day:02d}" for day in range(5, 14)]
 SETTINGS = """
 [source]
 products = "catalogue/{snapshot}.csv"
@@ -219,6 +220,21 @@ def test_texts_given_up_that_are_gone_do_not_count_for_those_that_fell_back(ware
     assert warehouse.receipts.need("cleaned_attributes", DAYS[5]).facts["to_retry"] == 1
     catalogue(folder, DAYS[6], [*range(30), 40])
     assert metadata(materialise(warehouse, DAYS[6]))["cleaned now"] == 1, "asked again although nothing changed"
+
+
+def test_a_product_that_was_gone_for_longer_than_days_are_kept_is_not_paid_for_again(warehouse, server):
+    few = warehouse.settings.model_copy(update={"retention": RetentionSettings(snapshots=1)})
+    shop = Warehouse(few)
+    catalogue(few.root, DAYS[7], range(5, 30))  # without the first five
+    assert materialise(shop, DAYS[7]).success
+    going = plan(shop)
+    assert {removal.name for removal in going.removals if removal.kind == "day"} == set(DAYS[:7])
+    take_away(shop, going)
+    assert shop.tables.slices(SNAPSHOT_CLEANINGS) == [(DAYS[7],)]
+    before = server.calls["generate"]
+    catalogue(few.root, DAYS[8], range(30))
+    assert materialise(shop, DAYS[8]).success and server.calls["generate"] == before
+    assert set(cleanings(shop, DAYS[8]).values()) == {None}
 
 
 KILLED = """

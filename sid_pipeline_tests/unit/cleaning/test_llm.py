@@ -253,7 +253,8 @@ def test_the_ids_of_products_in_company_cannot_be_known_from_their_texts():
     ids = [product["id"] for product in json.loads(prompt.request(texts, 100).turns[0])]
     assert ids == request_ids(texts) and len(set(ids)) == 3
     assert not {text.text_hash[:8] for text in texts} & set(ids)
-    code = f"from {__name__} import *; print(request_ids([Text(text_hash(t), t) for t in products(3)]))"
+    hashes = [text.text_hash for text in texts]
+    code = f"from sid_pipeline.cleaning.llm.prompt import *; print(request_ids([Text(h, None) for h in {hashes}]))"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert not set(ids) & set(re.findall("[0-9a-f]{8}", other)), "another process draws others"
     alone = prompt.request(texts[:1], 100).turns[0]
