@@ -32,8 +32,8 @@ class Churn:
     reasons: moved products by reason.
     by_category: top-level category to [products, kept first level, moved by each reason]; markdown.
     tokens: the token map, see `evaluation.codebook_diff.token_map`.
-    moved: product_id, category, old, new, reason of the products whose base SID is another one, spelt before a collision
-        policy.
+    moved: product_id, category, old, new, reason of the products whose base SID is another one, spelt before any
+        collision policy.
     """
 
     products: int
