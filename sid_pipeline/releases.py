@@ -97,7 +97,7 @@ def release_to_build(tables: Tables, release: str) -> Release:
         ReleaseError: it is retired.
     """
     found = need_release(tables, release)
-    refuse_retired(tables, release)
+    _refuse_if_retired(found)
     return found
 
 
@@ -111,10 +111,15 @@ def no_such_release(tables: Tables, release: str) -> str:
 def refuse_retired(tables: Tables, release: str) -> None:
     """Raise ReleaseError for a retired release, which is never built, refreshed or promoted again."""
     found = find_release(tables, release)
-    if found is not None and found.state == RETIRED:
+    if found is not None:
+        _refuse_if_retired(found)
+
+
+def _refuse_if_retired(found: Release) -> None:
+    if found.state == RETIRED:
         raise ReleaseError(
-            f"release {release!r} is retired ({found.acknowledged_by}, {found.acknowledged_on}), and a retired name is "
-            "never used again: build a release of another name (sid run --release NAME) and promote it"
+            f"release {found.release!r} is retired ({found.acknowledged_by}, {found.acknowledged_on}), and a retired "
+            "name is never used again: build a release of another name (sid run --release NAME) and promote it"
         )
 
 

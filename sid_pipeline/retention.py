@@ -26,7 +26,7 @@ from sid_pipeline.embedders import RELEVANCE_MODEL, current_id, where_now
 from sid_pipeline.files import digest
 from sid_pipeline.promotion import pointer_lock
 from sid_pipeline.promotion_log import live_pointer, ways_back
-from sid_pipeline.publication.folder import PublicationError, finished, newest, number_of, release_folder
+from sid_pipeline.publication.folder import finished, folders, newest, number_of
 from sid_pipeline.receipts import MissingInput, complete_snapshots
 from sid_pipeline.releases import RETIRED, Release, all_releases, clear, is_left_of
 from sid_pipeline.resources.faults import machine_fault
@@ -277,26 +277,12 @@ def _publications_to_go(warehouse: Warehouse, stay: Kept) -> Iterator[Removal]:
                 continue  # goes whole
             whole = set(finished(store, flavour, release))
             last = newest(store, flavour, release)
-            for folder in _folders(warehouse, flavour, release):
+            for folder in folders(store, flavour, release):
                 if folder in whole and folder not in stay.publications:
                     why = f"older than the newest {number}, not live, and no way back"
                     yield Removal(PUBLICATION, folder, why, megabytes(store.size(folder)))
                 elif folder not in {*whole, *stay.publications} and last and number_of(folder) < number_of(last):
                     yield Removal(PUBLICATION, folder, "it has no manifest: a removal was interrupted")
-
-
-def _folders(warehouse: Warehouse, flavour: str, release: str) -> list[str]:
-    root = release_folder(flavour, release)
-    return [f"{root}/{name}" for name in warehouse.store.names(root) if _is_publication(name)]
-
-
-def _is_publication(name: str) -> bool:
-    """Whether a folder has the name of a publication; a copy that a person set aside has not, and is left alone."""
-    try:
-        number_of(name)
-    except PublicationError:
-        return False
-    return True
 
 
 def _days_to_go(warehouse: Warehouse, stay: Kept) -> Iterator[Removal]:

@@ -121,7 +121,7 @@ def stale_flavours(warehouse: Warehouse, today: date) -> list[Stale]:
     for flavour in warehouse.settings.active_flavours:
         try:
             pointer = live_pointer(warehouse, flavour)
-        except Exception:  # what reads it says so; a store that cannot be reached raises errors of its client's own
+        except Exception:  # what reads it says so; the age of the others is told all the same
             continue
         if pointer is None:
             continue
@@ -139,7 +139,7 @@ def what_is_served(warehouse: Warehouse) -> str:
             pointer = live_pointer(warehouse, flavour)
         except PublicationError as error:
             parts.append(f"{flavour}: {error}")
-        except Exception as error:  # the text of a store's own error may hold its address
+        except Exception as error:  # whatever it is; its text may hold what is not meant to be shown
             parts.append(f"{flavour}: cannot be read ({type(error).__name__})")
         else:
             told = f"release {pointer['release']} as of {pointer['as_of_snapshot']}" if pointer else "nothing yet"

@@ -18,6 +18,7 @@ from sid_pipeline.assets.recording import (
     table_metadata,
 )
 from sid_pipeline.assets.training import CODEBOOK, snapshot_vectors
+from sid_pipeline.assignment.collisions import has_further_token
 from sid_pipeline.files import digest, to_json, write_atomically
 from sid_pipeline.partitions import releases
 from sid_pipeline.publication.live import read_pointer
@@ -382,17 +383,12 @@ def _live_codes(
     known = [_codes(sid) for sid in sids if sid]
     if not known:
         return {}, ""
-    there = len(known[0]) - _further(live.manifest["pins"].get("collision"))
+    there = len(known[0]) - has_further_token(live.manifest["pins"].get("collision"))
     if there != levels:
         return {}, f"{pointer['release']} has codes of {there} levels, this release of {levels}: not comparable"
     codes = np.full((len(sids), levels), -1, np.int64)
     codes[[row for row, sid in enumerate(sids) if sid]] = [sid[:levels] for sid in known]
     return {f"live ({pointer['release']})": codes}, ""
-
-
-def _further(policy: str | None) -> bool:
-    """Whether SIDs that a collision policy made end with a further token after the codes."""
-    return (policy or "").startswith("disambiguate")
 
 
 def _polish_by(settings: Settings) -> dict[str, Any]:
@@ -483,7 +479,8 @@ def _diff(warehouse: Warehouse, flavour: Flavour, release: str, assigned: Receip
 
 def _further_tokens(old: "Publication", assigned: Receipt) -> tuple[bool, bool]:
     """Whether SIDs of a publication, and those that a release has now, end with a further token."""
-    return _further(old.manifest["pins"].get("collision")), _further(assigned.inputs.get("collision_policy"))
+    policies = old.manifest["pins"].get("collision"), assigned.inputs.get("collision_policy")
+    return has_further_token(policies[0]), has_further_token(policies[1])
 
 
 def _churn(warehouse: Warehouse, flavour: Flavour, release: str) -> dict[str, Any]:

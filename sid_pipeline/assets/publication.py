@@ -12,6 +12,7 @@ from sid_pipeline.assets.evaluation import DIFF, REPORT
 from sid_pipeline.assets.flavours import Flavour
 from sid_pipeline.assets.recording import Check, Outcome, markdown_table, materialise, stage_failures
 from sid_pipeline.assets.training import CODEBOOK
+from sid_pipeline.assignment.collisions import has_further_token
 from sid_pipeline.promotion import PIPELINE, PRODUCTS_ARE_THERE, go_live
 from sid_pipeline.promotion_log import standing_hold
 from sid_pipeline.publication.folder import PRODUCT_SIDS, UNASSIGNED, WITHDRAWN, PublicationError
@@ -178,7 +179,7 @@ def _publish(
         expected={PRODUCT_SIDS: seen.assigned, UNASSIGNED: seen.unassigned, WITHDRAWN: seen.withdrawn},
         codebook=codebook_folder,
         codewords=codebook.arrays["codewords"],
-        further=collision.startswith("disambiguate"),
+        further=has_further_token(collision),
         facts=Facts(
             lineage={**pins, "collision": collision, "products of the snapshot": assigned.inputs["products"]},
             quality=report.facts["headline"],

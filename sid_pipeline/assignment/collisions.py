@@ -38,6 +38,11 @@ class Policy:
         return self.kind if self.capacity is None else f"{self.kind}={self.capacity}"
 
 
+def has_further_token(policy: str | None) -> bool:
+    """Whether SIDs of a policy, given as its `str`, end with a further token after the codes; None is share."""
+    return (policy or "").startswith("disambiguate")
+
+
 FULL = "every last codeword under the prefix of this product's SID holds as many products as the capacity allows"
 # A cogroup's result: where each product of a prefix that found no room at its base SID goes; null: nowhere.
 PLACED = pa.schema([("product_id", pa.string()), ("placed", pa.string())])

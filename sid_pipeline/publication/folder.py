@@ -80,20 +80,21 @@ def number_of(folder: str) -> int:
     return int(found[1])
 
 
+def folders(store: Store, flavour: str, release: str) -> list[str]:
+    """Folders of a release that are named as publications, oldest first, finished or not; others are a person's."""
+    root = release_folder(flavour, release)
+    return [f"{root}/{name}" for name in store.names(root) if _NAME.fullmatch(name)]
+
+
 def finished(store: Store, flavour: str, release: str) -> list[str]:
     """Folders of the finished publications of a release, oldest first."""
-    root = release_folder(flavour, release)
-    names = [name for name in store.names(root) if _NAME.fullmatch(name)]
-    return [f"{root}/{name}" for name in names if store.exists(f"{root}/{name}/{MANIFEST}")]
+    return [folder for folder in folders(store, flavour, release) if store.exists(f"{folder}/{MANIFEST}")]
 
 
 def newest(store: Store, flavour: str, release: str) -> str | None:
     """Folder of the newest finished publication of a release."""
-    root = release_folder(flavour, release)
-    for name in reversed([name for name in store.names(root) if _NAME.fullmatch(name)]):
-        if store.exists(f"{root}/{name}/{MANIFEST}"):
-            return f"{root}/{name}"
-    return None
+    newest_first = reversed(folders(store, flavour, release))
+    return next((folder for folder in newest_first if store.exists(f"{folder}/{MANIFEST}")), None)
 
 
 def read_manifest(store: Store, folder: str) -> dict[str, Any]:

@@ -18,9 +18,11 @@ from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.sensors import last_due
 from sid_pipeline.settings import load_settings
 from sid_pipeline.watch import has_arrived, late_places, stale_flavours, waiting_nights, what_is_served
+from sid_pipeline_tests.automation import fail
 from sid_pipeline_tests.webhook import webhook
 
 TODAY = date.today()
+SENTENCE = "column 'title' is missing: add it"
 SETTINGS = """
 [source]
 products = "catalogue/{snapshot}.csv"
@@ -135,17 +137,21 @@ def unreachable(monkeypatch):
     monkeypatch.setattr(watch, "still_missing", refuse)
 
 
-def test_a_place_that_cannot_be_looked_at_is_a_sentence_of_schedule_and_sensor(warehouse, unreachable):
+def tick_tonight(warehouse: Warehouse, instance: dg.DagsterInstance):
+    """What the nightly schedule asks for, or why it skips, on today's tick."""
     repository = build_definitions(warehouse.settings, {"warehouse": warehouse}).get_repository_def()
-    tick = datetime(TODAY.year, TODAY.month, TODAY.day, 2, 30, tzinfo=ZoneInfo("UTC"))
+    context = dg.build_schedule_context(
+        instance=instance,
+        scheduled_execution_time=datetime(TODAY.year, TODAY.month, TODAY.day, 2, 30, tzinfo=ZoneInfo("UTC")),
+        resources={"warehouse": warehouse},
+        repository_def=repository,
+    )
+    return repository.get_schedule_def("nightly_refresh").evaluate_tick(context)
+
+
+def test_a_place_that_cannot_be_looked_at_is_a_sentence_of_schedule_and_sensor(warehouse, unreachable):
     with dg.DagsterInstance.ephemeral() as instance:
-        context = dg.build_schedule_context(
-            instance=instance,
-            scheduled_execution_time=tick,
-            resources={"warehouse": warehouse},
-            repository_def=repository,
-        )
-        told = repository.get_schedule_def("nightly_refresh").evaluate_tick(context)
+        told = tick_tonight(warehouse, instance)
         assert "cannot be looked at (PermissionError); the sensor late_nights" in (told.skip_message or "")
         assert "cannot be looked at (PermissionError)" in evaluate(warehouse, "late_nights", instance).skip_message
 
@@ -163,26 +169,11 @@ def test_canceled_runs_are_followed_too(warehouse):
 
 
 def test_the_schedule_waits_for_the_input_and_takes_no_older_day(warehouse):
-    repository = build_definitions(warehouse.settings, {"warehouse": warehouse}).get_repository_def()
-    schedule = repository.get_schedule_def("nightly_refresh")
-    tick = datetime(TODAY.year, TODAY.month, TODAY.day, 2, 30, tzinfo=ZoneInfo("UTC"))
     arrive(warehouse, day(1))
     with dg.DagsterInstance.ephemeral() as instance:
-        context = dg.build_schedule_context(
-            instance=instance,
-            scheduled_execution_time=tick,
-            resources={"warehouse": warehouse},
-            repository_def=repository,
-        )
-        assert "has not come" in (schedule.evaluate_tick(context).skip_message or "")
+        assert "has not come" in (tick_tonight(warehouse, instance).skip_message or "")
         arrive(warehouse, day(0))
-        context = dg.build_schedule_context(
-            instance=instance,
-            scheduled_execution_time=tick,
-            resources={"warehouse": warehouse},
-            repository_def=repository,
-        )
-        (request,) = schedule.evaluate_tick(context).run_requests or []
+        (request,) = tick_tonight(warehouse, instance).run_requests or []
         assert request.partition_key == day(0)
 
 
@@ -253,34 +244,12 @@ def test_age_is_told_once_and_again_when_it_changes(tmp_path, told, monkeypatch)
         assert len(told) == 2
 
 
-def fail(warehouse: Warehouse, instance: dg.DagsterInstance) -> None:
-    """A run that fails, and the sensor that it wakes."""
-
-    @dg.op
-    def breaks() -> None:
-        raise dg.Failure("column 'title' is missing: add it", allow_retries=False)
-
-    @dg.job
-    def snapshot_refresh() -> None:
-        breaks()
-
-    result = snapshot_refresh.execute_in_process(instance=instance, raise_on_error=False)
-    context = dg.build_run_status_sensor_context(
-        sensor_name="tell_of_failures",
-        dagster_event=result.get_run_failure_event(),
-        dagster_instance=instance,
-        dagster_run=result.dagster_run,
-        resources={"warehouse": warehouse},
-    ).for_run_failure()
-    sensors._tell_of_failures(warehouse.settings)(context)
-
-
 def test_a_failed_run_is_told_with_its_sentence_and_what_is_still_served(tmp_path, told):
     (tmp_path / "sid.toml").write_text(SETTINGS, encoding="utf-8")
     warehouse = Warehouse(load_settings(tmp_path / "sid.toml"))
     live(warehouse, "esci", day(1))
     with dg.DagsterInstance.ephemeral() as instance:
-        fail(warehouse, instance)
+        fail(warehouse, instance, SENTENCE)
     (alert,) = told
     assert alert["kind"] == "run_failure" and "snapshot_refresh" in alert["subject"]
     assert "column 'title' is missing: add it" in alert["happened"]
@@ -295,7 +264,7 @@ def test_a_failed_run_that_could_not_be_told_is_told_by_the_next_look_at_ages(tm
     arrive(warehouse, *[day(ago) for ago in range(3)])
     codes.append(503)
     with dg.DagsterInstance.ephemeral() as instance:
-        fail(warehouse, instance)
+        fail(warehouse, instance, SENTENCE)
         assert len(got) == 1 and len(list((warehouse.state / "alerts").iterdir())) == 1
         evaluate(warehouse, "tell_of_age", instance)
         assert [alert["kind"] for alert in got] == ["run_failure", "run_failure"]

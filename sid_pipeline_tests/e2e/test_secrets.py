@@ -20,13 +20,13 @@ import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
-from sid_pipeline import sensors
 from sid_pipeline.publication.store import StoreNotReached
 from sid_pipeline.reader import open_live
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.run import RunFailed, run_everything
 from sid_pipeline.sample import generate
 from sid_pipeline.settings import PROJECT_ROOT, load_settings
+from sid_pipeline_tests.automation import fail
 from sid_pipeline_tests.e2e.conftest import DAY1, DAY2, SETTINGS
 from sid_pipeline_tests.llm_server import KEY, running
 
@@ -149,24 +149,8 @@ def test_no_secret_is_written_and_nasty_data_stays_data(project, environment, ca
     # A run fails and the webhook cannot be reached.
     warehouse = Warehouse(load_settings())
 
-    @dg.op
-    def breaks() -> None:
-        raise dg.Failure("no luck")
-
-    @dg.job
-    def snapshot_refresh() -> None:
-        breaks()
-
     with dg.DagsterInstance.get() as instance:
-        result = snapshot_refresh.execute_in_process(instance=instance, raise_on_error=False)
-        context = dg.build_run_status_sensor_context(
-            sensor_name="tell_of_failures",
-            dagster_event=result.get_run_failure_event(),
-            dagster_instance=instance,
-            dagster_run=result.dagster_run,
-            resources={"warehouse": warehouse},
-        ).for_run_failure()
-        sensors._tell_of_failures(warehouse.settings)(context)
+        fail(warehouse, instance, "no luck")
     kept = [file.read_text(encoding="utf-8") for file in (warehouse.state / "alerts").iterdir()]
     assert any("snapshot_refresh failed" in alert for alert in kept), "and looked at below, as all files are"
 

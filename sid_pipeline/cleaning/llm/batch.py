@@ -133,8 +133,9 @@ class Batches:
                 budget.held += self._held[note]
 
     def _worst(self, request: Request) -> float:
-        """What a request may cost in a job."""
-        return self._stream.calls.budget.worst(request, "batch")
+        """What a request may cost in a job; where no limit asks, nothing is worked out."""
+        budget = self._stream.calls.budget
+        return budget.worst(request, "batch") if budget.limit is not None else 0.0
 
     def _note(self, texts: list[Text], tries: int) -> Path:
         """Write the job's requests and its note, before anything is asked for. What it may cost is held already."""

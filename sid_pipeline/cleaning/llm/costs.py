@@ -79,7 +79,7 @@ class Budget:
             return 0.0
         worst = self.worst(request)
         async with self._settled:
-            while self.spent + self.held + self._reserved + worst > self.limit:
+            while not self._fits(worst):
                 if self._reserved <= 0:
                     return None
                 await self._settled.wait()
@@ -88,10 +88,13 @@ class Budget:
 
     def hold(self, amount: float) -> bool:
         """Set an amount aside for a batch job. False where it does not fit, and nothing is set aside."""
-        if self.limit is not None and self.spent + self.held + self._reserved + amount > self.limit:
+        if not self._fits(amount):
             return False
         self.held += amount
         return True
+
+    def _fits(self, amount: float) -> bool:
+        return self.limit is None or self.spent + self.held + self._reserved + amount <= self.limit
 
     def take(self, held: float, spent: float) -> None:
         """Give back what was held for a batch job, and count what it cost."""

@@ -17,7 +17,7 @@ from sid_pipeline.cleaning.llm.provider import Answer, CallFailed, Failure, JobG
 
 if TYPE_CHECKING:
     from google import genai
-    from google.genai import types
+    from google.genai import errors, types
 
 _REFUSALS = frozenset({"SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "LANGUAGE", "OTHER"})
 _STATES = {
@@ -211,10 +211,7 @@ def _failed(error: Exception) -> CallFailed:
     if isinstance(error, CallFailed):
         return error
     if isinstance(error, errors.APIError):
-        details = error.details if isinstance(error.details, dict) else {}
-        body = details.get("error", details)
-        code = _code(error.code)
-        sentence = f"Gemini answered {code}: {body.get('message') or error.status or 'no message'}"
+        code, body, sentence = _told(error)
         return CallFailed(_class_of(code, body), sentence, retry_after=_retry_delay(body))
     if isinstance(error, (asyncio.TimeoutError, TimeoutError)) or "Timeout" in type(error).__name__:
         return CallFailed(Failure.TIMEOUT, "Gemini did not answer in time")
@@ -231,13 +228,18 @@ def _gone(error: Exception) -> JobGone | None:
     """
     from google.genai import errors
 
-    if not isinstance(error, errors.APIError) or _code(error.code) not in (403, 404):
+    if not isinstance(error, errors.APIError):
         return None
+    code, body, sentence = _told(error)
+    why = any(isinstance(detail, dict) and detail.get("reason") for detail in body.get("details") or [])
+    return JobGone(sentence) if code in (403, 404) and not why else None
+
+
+def _told(error: errors.APIError) -> tuple[int, dict[str, Any], str]:
+    """Status code, body and a sentence of what the service answered."""
     details = error.details if isinstance(error.details, dict) else {}
-    body = details.get("error", details)
-    if any(isinstance(detail, dict) and detail.get("reason") for detail in body.get("details") or []):
-        return None
-    return JobGone(f"Gemini answered {error.code}: {body.get('message') or error.status or 'no message'}")
+    body, code = details.get("error", details), _code(error.code)
+    return code, body, f"Gemini answered {code}: {body.get('message') or error.status or 'no message'}"
 
 
 def _code(value: Any) -> int:
