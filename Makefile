@@ -24,7 +24,7 @@ check: setup  ## linter and type checker
 	@$(bin)/mypy sid_pipeline
 
 test: check  ## check, then the tests (minutes)
-	@$(bin)/pytest -m "not slow and not gpu"
+	@$(bin)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"
 
 test-all: check  ## everything, the slow tests too
 	@$(bin)/pytest

@@ -23,14 +23,15 @@ from assignment import assign
 from assignment_common import ROOT, fill_tables, trained
 
 QUICK = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m"
-GENERATED = {"spark.sql.codegen.factoryMode": "FALLBACK"}
 INTERPRETED = {"spark.sql.codegen.factoryMode": "NO_CODEGEN"}
 OPTIONS: dict[str, tuple[str, dict[str, str]]] = {
-    "quick compiler": ("-XX:TieredStopAtLevel=1", GENERATED),
-    "quick compiler, 256 MB for its code": (QUICK, GENERATED),
-    "both compilers": ("-XX:+TieredCompilation", GENERATED),
-    "the second, projections interpreted": (QUICK, INTERPRETED),
-    "the same, stages too": (QUICK, {**INTERPRETED, "spark.sql.codegen.wholeStage": "false"}),
+    "as it is": (QUICK, {}),
+    "100 generated classes kept": (QUICK, {"spark.sql.codegen.cache.maxEntries": "100"}),
+    "a table's state in two partitions": (QUICK, {"spark.databricks.delta.snapshotPartitions": "2"}),
+    "48 MB for compiled code": ("-XX:TieredStopAtLevel=1", {}),
+    "both compilers": ("-XX:+TieredCompilation", {}),
+    "projections interpreted": (QUICK, INTERPRETED),
+    "stages too": (QUICK, {**INTERPRETED, "spark.sql.codegen.wholeStage": "false"}),
 }
 PRODUCTS = 5_000
 
@@ -55,13 +56,15 @@ def main() -> None:
 
 def nights(name: str, number: int) -> None:
     """Run the nights in this process and print the seconds of each as JSON."""
-    from sid_pipeline.resources.spark import LOCAL_CONF, spark_session
+    from sid_pipeline.resources.class_archive import java_options
+    from sid_pipeline.resources.spark import JAVA_OPTIONS, LOCAL_CONF, spark_session
     from sid_pipeline.resources.tables import Tables
     from sid_pipeline.settings import SparkSettings
 
-    (options, conf), key = OPTIONS[name], "spark.driver.extraJavaOptions"
-    others = [option for option in LOCAL_CONF[key].split() if "Tiered" not in option and "CodeCache" not in option]
-    session = spark_session(SparkSettings(master="local[*]", conf={key: " ".join([options, *others]), **conf}))
+    options, conf = OPTIONS[name]
+    others = [o for o in LOCAL_CONF[JAVA_OPTIONS].split() if "Tiered" not in o and "CodeCache" not in o]
+    options = " ".join([options, *others, java_options()])
+    session = spark_session(SparkSettings(master="local[*]", conf={JAVA_OPTIONS: options, **conf}))
     jvm = session.sparkContext._gateway.proc.pid  # the launching shell becomes the JVM
     folder = Path(tempfile.mkdtemp(prefix="sid-bench-"))
     tables, book = Tables(folder / "tables", lambda: session), trained()

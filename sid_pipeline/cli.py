@@ -65,8 +65,9 @@ def main(context: click.Context, file: str | None) -> None:
 
 @main.command()
 def setup() -> None:
-    """Fetch Delta's JARs into the user's cache, once; later starts need no network."""
+    """Once: fetch Delta's JARs and archive Spark's classes, both in the user's cache; then no network is needed."""
     from sid_pipeline.doctor import JavaError, find_java
+    from sid_pipeline.resources.class_archive import ArchiveError, make
     from sid_pipeline.resources.jars import JarError, fetch
 
     try:
@@ -74,6 +75,10 @@ def setup() -> None:
             click.echo(f"setup: {path}")
     except (JarError, JavaError) as error:
         raise click.ClickException(str(error)) from error
+    try:
+        click.echo(f"setup: {make()}")
+    except ArchiveError as error:  # Spark only starts more slowly
+        click.echo(f"setup: {error}", err=True)
 
 
 @main.command()

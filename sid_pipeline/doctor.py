@@ -63,7 +63,7 @@ def find_java() -> str:
 
 def examine() -> list[Finding]:
     """All findings. A broken settings file is a finding too; what depends on it is then left out."""
-    findings = [_python(), _packages(), _guarded("java", find_java), _guarded("jars", _jars), _device()]
+    findings = [_python(), _packages(), _guarded("java", find_java), _guarded("jars", _jars), _classes(), _device()]
     try:
         settings = load_settings()
     except SettingsError as error:
@@ -104,6 +104,15 @@ def _jars() -> str:
     from sid_pipeline.resources.jars import cache_dir, delta_jars
 
     return f"{len(delta_jars())} Delta JARs in {cache_dir()}"
+
+
+def _classes() -> Finding:
+    from sid_pipeline.resources.class_archive import archive_path
+
+    path = archive_path()
+    if path is not None and path.is_file():
+        return Finding("classes", True, f"Spark's classes are archived in {path}")
+    return Finding("classes", True, "Spark's classes are not archived: it starts some seconds later; see `sid setup`")
 
 
 def _device() -> Finding:

@@ -38,7 +38,7 @@ def run_everything(settings: Settings, snapshot: str | None = None, release: str
         release: the release; None takes what is live, each where flavours differ, else the settings' default.
 
     Raises:
-        RunFailed: a stage failed.
+        RunFailed: a stage failed, or all was done but for a flavour whose live release is unreadable or retired.
         ReleaseError: the release is retired.
         InputError: the state is another catalogue's.
         ValueError: the day or the release is no possible partition.
@@ -94,7 +94,11 @@ def run_everything(settings: Settings, snapshot: str | None = None, release: str
             "says and run again: what is done is not done twice. The full log is in the UI (`make ui`)."
         )
     seconds = time.monotonic() - started
-    return "\n".join([*(summarise(warehouse, name, seconds, standing) for name in wanted), *left_out])
+    told = "\n".join(summarise(warehouse, name, seconds, standing) for name in wanted)
+    if left_out:
+        _say(told)
+        raise RunFailed(f"all is done but for this: {'; '.join(left_out)}")
+    return told
 
 
 def build_release(

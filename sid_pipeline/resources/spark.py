@@ -17,12 +17,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sid_pipeline.resources.class_archive import java_options
 from sid_pipeline.resources.jars import cache_dir, delta_jars
 from sid_pipeline.settings import SparkSettings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+JAVA_OPTIONS = "spark.driver.extraJavaOptions"
 # Delta's defaults suit terabytes; on a local disk these make small operations several times quicker.
 LOCAL_CONF = {
     "spark.ui.enabled": "false",
@@ -30,15 +32,18 @@ LOCAL_CONF = {
     "spark.sql.warehouse.dir": str(Path(tempfile.gettempdir()) / "sid_pipeline-warehouse"),  # stays empty
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
-    "spark.databricks.delta.snapshotPartitions": "2",
+    "spark.databricks.delta.snapshotPartitions": "1",
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "4",
     # The quick compiler alone, which by default has room for what Spark's first minute compiles and then throws code
     # away in order to compile other code: the larger cache takes a third off the work of a warm process.
-    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m "
+    JAVA_OPTIONS: "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=256m "
     "-XX:+UseSerialGC -Xshare:auto "
     f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties').as_uri()}",
 }
 DELTA_CONF = {
+    # Generated classes that are kept. Two nights need the same several hundred; of 100, the default, none is left when
+    # it is asked for again.
+    "spark.sql.codegen.cache.maxEntries": "2000",
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
     "spark.sql.session.timeZone": "UTC",
@@ -82,7 +87,7 @@ def spark_session(settings: SparkSettings) -> SparkSession:
     jars = settings.jars or delta_jars()
     conf = {**DELTA_CONF, "spark.jars": ",".join(jars)}
     if settings.master.startswith("local"):
-        conf |= LOCAL_CONF
+        conf |= {**LOCAL_CONF, JAVA_OPTIONS: f"{LOCAL_CONF[JAVA_OPTIONS]} {java_options()}".rstrip()}
     conf |= {
         "spark.driver.memory": settings.driver_memory,
         "spark.sql.shuffle.partitions": str(settings.shuffle_partitions),

@@ -267,6 +267,7 @@ def test_the_spark_runner_gives_the_vectors_of_the_local_one(spark, tmp_path, ti
     assert np.allclose(*(matrix(pa.array([v[p] for p in NIGHT2], pa.binary())) for v in (a, b)), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_retention_keeps_what_is_referred_to_and_nothing_else(spark, tmp_path, tiny_bert):
     from sid_pipeline.operations import retention
 

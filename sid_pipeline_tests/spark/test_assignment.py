@@ -1,6 +1,7 @@
 """Assignment in Spark: the codebook's own codes, whatever the partitions; nights that touch only what changed."""
 
 import json
+import subprocess
 import sys
 from dataclasses import dataclass, field
 
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
+from pyspark import cloudpickle
 
 from sid_pipeline.assignment.assign import NO_TEXT, Assigner, Catalogue, code_batches, last_codewords
 from sid_pipeline.assignment.collisions import FULL, Policy, PolicyError
@@ -105,17 +107,26 @@ def test_spark_gives_what_the_codebook_gives(spark, codebook, x, partitions):
     assert {row["codebook_id"] for row in rows.values()} == {codebook.id}
 
 
-def test_workers_load_no_torch(spark, codebook, x):
-    run = code_batches(codebook, [1.0])
+WORKER = """
+import pickle, sys
+run, batch = pickle.load(sys.stdin.buffer)
+print(sum(len(coded) for coded in run(iter([batch]))), "torch" in sys.modules)
+"""
 
-    def loaded(batches):
-        for _ in run(batches):
-            pass
-        yield pa.RecordBatch.from_pydict({"torch": ["torch" in sys.modules]})
 
-    rows = [(f"t{i}", bytearray(row.tobytes()), None) for i, row in enumerate(x[:20])]
-    frame = spark.createDataFrame(rows, "text_hash string, vector_0 binary, fault string").coalesce(1)
-    assert [row["torch"] for row in frame.mapInArrow(loaded, "torch boolean").collect()] == [False]
+def test_workers_load_no_torch(codebook, x):
+    """What Spark sends to a worker, in a fresh process: Spark's own may have run something else before."""
+    batch = pa.RecordBatch.from_pydict(
+        {
+            "text_hash": [f"t{i}" for i in range(20)],
+            "vector_0": [row.tobytes() for row in x[:20]],
+            "fault": [None] * 20,
+        },
+        schema=pa.schema([("text_hash", "string"), ("vector_0", "binary"), ("fault", "string")]),
+    )
+    sent = cloudpickle.dumps((code_batches(codebook, [1.0]), batch))
+    done = subprocess.run([sys.executable, "-c", WORKER], input=sent, capture_output=True)
+    assert done.stdout == b"20 False\n", done.stderr.decode()
 
 
 def test_products_without_a_vector_wait_for_one_and_far_ones_are_flagged(tables, shop, codebook, x):
@@ -295,6 +306,7 @@ def test_capacity_moves_the_overflow_to_the_nearest_free_codeword_and_never_agai
     assert seen.bad_codes == 0 and seen.same_products
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", [Policy("disambiguate"), Policy("capacity", 1)], ids=str)
 def test_a_night_without_its_vector_takes_no_place_from_a_product(tables, shop, codebook, x, policy):
     shop.products.clear()
@@ -320,6 +332,7 @@ def test_a_night_without_its_vector_takes_no_place_from_a_product(tables, shop, 
     assert {p: published(tables)[p] for p in first} == first
 
 
+@pytest.mark.slow
 def test_what_found_no_room_is_placed_when_there_is_some(tables, shop, codebook, x):
     policy = Policy("capacity", 1)
     shop.products.clear()

@@ -95,7 +95,7 @@ PARQUET = b"PAR1" + b"\0" * 20 + b"PAR1"
     ("name", "content", "says"),
     [
         ("a.csv", PARQUET, ["no CSV file: it looks like a Parquet file", "end in .parquet"]),
-        ("a.csv", gzip.compress(CSV), ["no CSV file: it looks like a gzip file", "end in .gz"]),
+        ("a.csv", gzip.compress(CSV, mtime=0), ["no CSV file: it looks like a gzip file", "end in .gz"]),
         ("a.csv", b"\n <!DOCTYPE html><html>404", ["looks like a web page (HTML)", "fetch it again"]),
         ("a.csv", CSV.decode().encode("utf-16"), ["looks like UTF-16 text", 'encoding = "utf-16"']),
         ("a.csv", CSV.decode().encode("utf-16-le"), ["looks like UTF-16 text"]),
@@ -111,9 +111,9 @@ PARQUET = b"PAR1" + b"\0" * 20 + b"PAR1"
             CSV,
             ["is no gzip file: it looks like plain text, perhaps CSV", "take .gz off its name"],
         ),
-        ("a.csv.gz", gzip.compress(PARQUET), ["no CSV file: it looks like a Parquet file"]),
-        ("a.csv.gz", gzip.compress(CSV * 99)[:20], ["a damaged or cut-off gzip file", "Copy it again"]),
-        ("a.csv.gz", gzip.compress(b""), ["is empty once decompressed"]),
+        ("a.csv.gz", gzip.compress(PARQUET, mtime=0), ["no CSV file: it looks like a Parquet file"]),
+        ("a.csv.gz", gzip.compress(CSV * 99, mtime=0)[:20], ["a damaged or cut-off gzip file", "Copy it again"]),
+        ("a.csv.gz", gzip.compress(b"", mtime=0), ["is empty once decompressed"]),
         ("a.csv", b"", ["is empty (0 bytes)", "Write it again"]),
         ("a.parquet", b"", ["is empty (0 bytes)"]),
     ],
@@ -134,7 +134,9 @@ def test_one_bad_file_among_several_is_named(tmp_path: Path) -> None:
         check(str(tmp_path))
 
 
-@pytest.mark.parametrize(("name", "content"), [("a.csv", CSV), ("a.csv.gz", gzip.compress(CSV)), ("a.csv", b"id\n")])
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.csv", CSV), ("a.csv.gz", gzip.compress(CSV, mtime=0)), ("a.csv", b"id\n")]
+)
 def test_what_is_as_named_passes(tmp_path: Path, name: str, content: bytes) -> None:
     check(write(tmp_path / name, content))
 
