@@ -77,7 +77,7 @@ def setup() -> None:
         raise click.ClickException(str(error)) from error
     try:
         click.echo(f"setup: {make()}")
-    except ArchiveError as error:  # Spark only starts more slowly
+    except (ArchiveError, OSError) as error:  # Spark only starts more slowly
         click.echo(f"setup: {error}", err=True)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from sid_pipeline.resources.jars import cache_dir
 
 SECONDS = 600
+OF = ".spark"  # beside each archive a link of this suffix to the Spark that it is of
 
 
 class ArchiveError(RuntimeError):
@@ -28,14 +29,20 @@ class ArchiveError(RuntimeError):
 
 def archive_path() -> Path | None:
     """Where this installation's archive is, or would be; None where no Java or no PySpark is found."""
-    home, pyspark = os.environ.get("JAVA_HOME"), find_spec("pyspark")
+    home = os.environ.get("JAVA_HOME")
     java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
-    if pyspark is None or pyspark.origin is None or java is None or not Path(java).is_file():
+    if find_spec("pyspark") is None or java is None or not Path(java).is_file():
         return None
     real = Path(java).resolve()
-    spark = os.environ.get("SPARK_HOME") or str(Path(pyspark.origin).parent)
-    fits = [str(real), str(real.stat().st_mtime_ns), str(Path(spark).resolve()), version("pyspark")]
+    fits = [str(real), str(real.stat().st_mtime_ns), str(_spark()), version("pyspark")]
     return cache_dir().parent / "classes" / f"{hashlib.sha256(chr(0).join(fits).encode()).hexdigest()[:16]}.jsa"
+
+
+def _spark() -> Path:
+    """The folder of the Spark that PySpark starts."""
+    spec = find_spec("pyspark")
+    assert spec is not None and spec.origin is not None
+    return Path(os.environ.get("SPARK_HOME") or Path(spec.origin).parent).resolve()
 
 
 def java_options() -> str:
@@ -49,6 +56,7 @@ def make() -> Path:
 
     Raises:
         ArchiveError: the job or the JVM failed; the message has the end of what they said.
+        OSError: the cache cannot be written.
     """
     path = archive_path()
     if path is None:
@@ -67,7 +75,18 @@ def make() -> Path:
             told = "\n".join((done.stdout + done.stderr).strip().splitlines()[-8:])
             raise ArchiveError(f"no archive of Spark's classes could be made: {told}")
         fresh.replace(path)
+    path.with_suffix(OF).unlink(missing_ok=True)
+    path.with_suffix(OF).symlink_to(_spark())
+    _remove_others(path)
     return path
+
+
+def _remove_others(path: Path) -> None:
+    """Remove archives of Spark installations that are gone, and older ones of this archive's (Java was updated)."""
+    for link in path.parent.glob(f"*{OF}"):
+        if not link.exists() or (link.resolve() == _spark() and link.stem != path.stem):
+            link.with_suffix(path.suffix).unlink(missing_ok=True)
+            link.unlink()
 
 
 def _load_classes(archive: Path, scratch: Path) -> None:

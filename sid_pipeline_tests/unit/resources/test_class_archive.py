@@ -38,13 +38,10 @@ def test_an_archive_belongs_to_one_java_and_one_pyspark(cache, tmp_path, monkeyp
     first.parent.mkdir(parents=True)
     first.write_bytes(b"")
     assert class_archive.java_options() == f"-XX:SharedArchiveFile={first}" and class_archive.make() == first
-    monkeypatch.setattr(class_archive, "version", lambda _: "5.0.0")
-    assert class_archive.archive_path() != first
-    monkeypatch.undo()
     os.utime(tmp_path / "jdk" / "bin" / "java", (1, 1))  # an update of the same installation
-    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "jdk"))
-    monkeypatch.setenv("SID_CACHE_DIR", str(tmp_path))
-    assert class_archive.archive_path() != first
+    second = class_archive.archive_path()
+    monkeypatch.setattr(class_archive, "version", lambda _: "5.0.0")
+    assert len({first, second, class_archive.archive_path()}) == 3
 
 
 def test_without_java_there_is_none(cache, tmp_path, monkeypatch):
@@ -64,6 +61,22 @@ def test_what_failed_leaves_nothing_and_says_why(cache, monkeypatch):
         class_archive.make()
     path = class_archive.archive_path()
     assert path is not None and list(path.parent.iterdir()) == []
+
+
+def test_archives_of_what_is_gone_or_replaced_are_removed(cache, tmp_path, monkeypatch):
+    gone, java_before, other = (tmp_path / "sid_pipeline" / "classes" / name for name in ("gone", "before", "other"))
+    gone.parent.mkdir(parents=True)
+    for archive, spark in ((gone, tmp_path / "removed"), (java_before, class_archive._spark()), (other, tmp_path)):
+        archive.with_suffix(".jsa").write_bytes(b"")
+        archive.with_suffix(".spark").symlink_to(spark)
+
+    def successful(command, **_):
+        Path(command[-2]).write_bytes(b"whole")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(class_archive.subprocess, "run", successful)
+    made = class_archive.make()
+    assert {path.stem for path in gone.parent.iterdir()} == {made.stem, "other"}
 
 
 @pytest.mark.slow
