@@ -1,9 +1,13 @@
-"""Names that become folders and SQL literals: partition keys, flavours, releases. Light: readers import it too."""
+"""Names that become folders and SQL literals (partition keys, flavours, releases), and the letters of tokens.
+
+Light: readers import it too.
+"""
 
 from __future__ import annotations
 
 import re
 
+LEVEL_LETTERS = "abcdefgh"  # a token of the first level is <a_35>; a SID has at most so many tokens
 KEY_PATTERN = re.compile(r"[A-Za-z0-9._-]+")
 
 

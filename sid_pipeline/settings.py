@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from sid_pipeline.cleaning.schema import DEFAULT_SCHEMA, Schema
 from sid_pipeline.embedding.texts import RAW_FIELDS, check_template
-from sid_pipeline.keys import check_key
+from sid_pipeline.keys import LEVEL_LETTERS, check_key
 from sid_pipeline.relevance.config import FineTuneConfig
 from sid_pipeline.rqvae.config import TrainConfig
 
@@ -43,6 +43,7 @@ RESERVED_ENV = {"SID_SETTINGS", "SID_CACHE_DIR", "SID_SHARED", "SID_LOG_DIR", "S
 RESERVED_PREFIX = "SID_PG_"
 SECRET_SETTINGS = {("alerts", "webhook"), ("alerts", "smtp_password")}
 MINUTES_OF_A_DAY = 24 * 60
+MAX_TOKENS = len(LEVEL_LETTERS)
 
 
 class SettingsError(ValueError):
@@ -599,9 +600,6 @@ def _default_flavours() -> dict[str, FlavourSpec]:
             embedders={"gemma": 1.0},
         ),
     }
-
-
-MAX_TOKENS = 8  # `publication.vocabulary` has letters for so many levels
 
 
 class Settings(Model):

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from sid_pipeline.keys import LEVEL_LETTERS
+
 
 class Check(NamedTuple):
     """The outcome of a check.
@@ -24,8 +26,7 @@ class Check(NamedTuple):
     sentence: str
 
 
-# Levels of codes, at most: there are letters for so many tokens.
-MAX_LEVELS = 8
+MAX_LEVELS = len(LEVEL_LETTERS)
 # Figures that a new table can be held to, with the direction in which they get better.
 GUARDED = {
     **{f"usage_l{level}": +1 for level in range(1, MAX_LEVELS + 1)},

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LEVEL_LETTERS = "abcdefgh"
+from sid_pipeline.keys import LEVEL_LETTERS
+
 FURTHER_AT_LEAST = 16  # room for a while, so that a consumer's embedding table need not grow every night
 
 
