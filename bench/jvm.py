@@ -1,10 +1,12 @@
 """What do the options of the JVM and of Spark's code generator do to small nights, in which Spark plans more than it
 computes?
 
-    python bench/jvm.py [--nights 12]
+    python bench/jvm.py [--nights 12]     processor seconds of the JVM for each night of 5,000 products, of which 2 %
+                                          change: three writes and one refresh of the SIDs
+    python bench/jvm.py --start           seconds until a new process has started Spark, written a small table,
+                                          and merged into it, with the archive of classes and without, in turns
 
-Prints processor seconds of the JVM for each night of 5,000 products, of which 2 % change: three writes and one refresh
-of the SIDs. Every set of options runs in a process of its own; compare nights of the same number.
+Every set of options runs in a process of its own; compare nights of the same number.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -40,10 +43,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nights", type=int, default=12)
     parser.add_argument("--only", type=lambda text: text.split(";"), help="some of the options, by name")
+    parser.add_argument("--start", action="store_true")
     parser.add_argument("--options", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.start and args.options:
+        start(args.options)
+        return
     if args.options:
         nights(args.options, args.nights)
+        return
+    if args.start:
+        for turn in ("with", "without") * 3:
+            subprocess.run([sys.executable, __file__, "--start", f"--options={turn}"], check=True)
         return
     paths = os.pathsep.join([str(ROOT), str(ROOT / "bench"), os.environ.get("PYTHONPATH", "")])
     for name in args.only or OPTIONS:
@@ -76,6 +87,28 @@ def nights(name: str, number: int) -> None:
         took.append(round(seconds(jvm) - before, 1))
     shutil.rmtree(folder)
     print(json.dumps(took))
+
+
+def start(archive: str) -> None:
+    """Start Spark, write, merge, and print the seconds of each."""
+    began = time.monotonic()
+    from delta.tables import DeltaTable
+
+    from sid_pipeline.resources.class_archive import java_options
+    from sid_pipeline.resources.spark import JAVA_OPTIONS, LOCAL_CONF, spark_session
+    from sid_pipeline.settings import SparkSettings
+
+    options = java_options() if archive == "with" else ""
+    session = spark_session(SparkSettings(conf={JAVA_OPTIONS: f"{LOCAL_CONF[JAVA_OPTIONS]} {options}".rstrip()}))
+    took = [time.monotonic() - began]
+    with tempfile.TemporaryDirectory() as folder:
+        session.range(1_000).selectExpr("id", "cast(id AS string) AS text").write.format("delta").save(f"{folder}/t")
+        took.append(time.monotonic() - began)
+        changed = session.range(10).selectExpr("id", "'changed' AS text").alias("new")
+        merge = DeltaTable.forPath(session, f"{folder}/t").alias("old").merge(changed, "old.id = new.id")
+        merge.whenMatchedUpdateAll().whenNotMatchedInsertAll().execute()
+        took.append(time.monotonic() - began)
+    print(json.dumps({"archive": archive, "started, written, merged after": [round(s, 1) for s in took]}), flush=True)
 
 
 def seconds(pid: int) -> float:

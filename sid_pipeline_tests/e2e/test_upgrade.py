@@ -32,7 +32,9 @@ def project(request, tmp_path, monkeypatch) -> Path:
     """A project as it was kept, unpacked at a place of its own."""
     assert request.param.stat().st_size < 300 * 1024
     with tarfile.open(request.param) as archive:
-        archive.extractall(tmp_path, filter="data")
+        if hasattr(tarfile, "data_filter"):  # not before Python 3.11.4
+            archive.extraction_filter = tarfile.data_filter
+        archive.extractall(tmp_path)
     monkeypatch.setenv("SID_SETTINGS", str(tmp_path / "sid.toml"))
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     monkeypatch.chdir(tmp_path)
