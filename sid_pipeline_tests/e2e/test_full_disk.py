@@ -38,7 +38,9 @@ def project(disk) -> Path:
     folder = disk / "project"
     (newest,) = sorted(build.FOLDER.glob("version_*.tar.xz"))[-1:]
     with tarfile.open(newest) as archive:
-        archive.extractall(folder, filter="data")
+        if hasattr(tarfile, "data_filter"):  # not before Python 3.11.4
+            archive.extraction_filter = tarfile.data_filter
+        archive.extractall(folder)
     assert sid(folder, "status")[0] == 0
     left = folder / ".sid" / "spool" / "catalogue-999999999"
     left.mkdir(parents=True)
