@@ -46,15 +46,11 @@ def main() -> None:
     parser.add_argument("--start", action="store_true")
     parser.add_argument("--options", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.start and args.options:
-        start(args.options)
+    if args.start:
+        starts() if args.options is None else start(args.options)
         return
     if args.options:
         nights(args.options, args.nights)
-        return
-    if args.start:
-        for turn in ("with", "without") * 3:
-            subprocess.run([sys.executable, __file__, "--start", f"--options={turn}"], check=True)
         return
     paths = os.pathsep.join([str(ROOT), str(ROOT / "bench"), os.environ.get("PYTHONPATH", "")])
     for name in args.only or OPTIONS:
@@ -89,8 +85,14 @@ def nights(name: str, number: int) -> None:
     print(json.dumps(took))
 
 
+def starts() -> None:
+    """Three processes with the archive of classes and three without, in turns."""
+    for archive in ("with", "without") * 3:
+        subprocess.run([sys.executable, __file__, "--start", f"--options={archive}"], check=True)
+
+
 def start(archive: str) -> None:
-    """Start Spark, write, merge, and print the seconds of each."""
+    """Start Spark in this process, write, merge, and print after how many seconds each was done."""
     began = time.monotonic()
     from delta.tables import DeltaTable
 

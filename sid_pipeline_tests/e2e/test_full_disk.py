@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,10 +36,7 @@ def project(disk) -> Path:
     """A project as a version left it, with Dagster's history and a spool of a process that is gone."""
     folder = disk / "project"
     (newest,) = sorted(build.FOLDER.glob("version_*.tar.xz"))[-1:]
-    with tarfile.open(newest) as archive:
-        if hasattr(tarfile, "data_filter"):  # not before Python 3.11.4
-            archive.extraction_filter = tarfile.data_filter
-        archive.extractall(folder)
+    build.unpack(newest, folder)
     assert sid(folder, "status")[0] == 0
     left = folder / ".sid" / "spool" / "catalogue-999999999"
     left.mkdir(parents=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -31,10 +30,7 @@ KEPT = sorted(build.FOLDER.glob("version_*.tar.xz"))
 def project(request, tmp_path, monkeypatch) -> Path:
     """A project as it was kept, unpacked at a place of its own."""
     assert request.param.stat().st_size < 300 * 1024
-    with tarfile.open(request.param) as archive:
-        if hasattr(tarfile, "data_filter"):  # not before Python 3.11.4
-            archive.extraction_filter = tarfile.data_filter
-        archive.extractall(tmp_path)
+    build.unpack(request.param, tmp_path)
     monkeypatch.setenv("SID_SETTINGS", str(tmp_path / "sid.toml"))
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     monkeypatch.chdir(tmp_path)

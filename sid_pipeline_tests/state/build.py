@@ -72,6 +72,14 @@ def pack(folder: Path, target: Path) -> None:
                 archive.add(path, path.relative_to(folder).as_posix())
 
 
+def unpack(packed: Path, folder: Path) -> None:
+    """A packed project into `folder`."""
+    with tarfile.open(packed) as archive:
+        if hasattr(tarfile, "data_filter"):  # not before Python 3.11.4
+            archive.extraction_filter = tarfile.data_filter
+        archive.extractall(folder)
+
+
 if __name__ == "__main__":
     file = FOLDER / f"version_{STATE_VERSION}.tar.xz"
     if file.exists():
