@@ -17,10 +17,14 @@ from collections.abc import Iterable
 import dagster as dg
 
 from sid_pipeline.assets.assignment import STAGE as SEMANTIC_IDS
+from sid_pipeline.assets.codebook_diff import DIFF
+from sid_pipeline.assets.comparison import COMPARISON
 from sid_pipeline.assets.embeddings import embeddings_key
-from sid_pipeline.assets.evaluation import COMPARISON, DIFF, EXPLORER, NAMES, REPORT
+from sid_pipeline.assets.explorer import EXPLORER
+from sid_pipeline.assets.names import NAMES
 from sid_pipeline.assets.publication import LIVE, PUBLICATION
 from sid_pipeline.assets.relevance import ESCI_MODEL
+from sid_pipeline.assets.report import REPORT
 from sid_pipeline.assets.snapshot import CATALOGUE
 from sid_pipeline.schemas import CLEANED_ATTRIBUTES
 from sid_pipeline.settings import Settings

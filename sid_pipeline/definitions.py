@@ -11,11 +11,15 @@ import dagster as dg
 
 from sid_pipeline.assets.assignment import assignment_assets
 from sid_pipeline.assets.cleaning import cleaning_assets
+from sid_pipeline.assets.codebook_diff import diff_assets
+from sid_pipeline.assets.comparison import comparison_assets
 from sid_pipeline.assets.embeddings import embedding_assets
-from sid_pipeline.assets.evaluation import comparison_assets, evaluation_assets
+from sid_pipeline.assets.explorer import explorer_assets
 from sid_pipeline.assets.flavours import Flavour
+from sid_pipeline.assets.names import names_assets
 from sid_pipeline.assets.publication import publication_assets
 from sid_pipeline.assets.relevance import relevance_assets
+from sid_pipeline.assets.report import report_assets
 from sid_pipeline.assets.snapshot import snapshot_assets
 from sid_pipeline.assets.taxonomy import taxonomy_assets
 from sid_pipeline.assets.training import training_assets
@@ -42,9 +46,11 @@ def build_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     for flavour in flavours:
         assets += training_assets(flavour)
         assets += assignment_assets(flavour)
-        assets += evaluation_assets(flavour)
+        assets += report_assets(flavour)
+        assets += names_assets(flavour)
+        assets += diff_assets(flavour)
         assets += publication_assets(flavour)
-    return keep_up(settings, [*assets, *comparison_assets(flavours)])
+    return keep_up(settings, [*assets, *comparison_assets(flavours), *explorer_assets(flavours)])
 
 
 def build_definitions(settings: Settings, overrides: Mapping[str, Any] | None = None) -> dg.Definitions:

@@ -10,9 +10,14 @@ taxonomy_revision  a minor change of the taxonomy: a release's tree and the name
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition as Job
 
-from sid_pipeline.assets import assignment, evaluation, publication
+from sid_pipeline.assets import assignment, publication
+from sid_pipeline.assets.codebook_diff import DIFF
+from sid_pipeline.assets.comparison import COMPARISON
 from sid_pipeline.assets.embeddings import embeddings_key
+from sid_pipeline.assets.explorer import EXPLORER
+from sid_pipeline.assets.names import NAMES
 from sid_pipeline.assets.relevance import ESCI_MODEL, RELEVANCE_LABELS
+from sid_pipeline.assets.report import REPORT
 from sid_pipeline.assets.snapshot import CATALOGUE
 from sid_pipeline.assets.training import CODEBOOK, TRAINING_SET
 from sid_pipeline.partitions import releases, snapshots
@@ -35,9 +40,9 @@ def build_jobs(settings: Settings) -> dict[str, Job]:
     used = {name for flavour in flavours.values() for name in flavour.embedders}
     refreshed = [
         assignment.STAGE,
-        evaluation.REPORT,
-        evaluation.NAMES,
-        evaluation.DIFF,
+        REPORT,
+        NAMES,
+        DIFF,
         publication.PUBLICATION,
         publication.LIVE,
     ]
@@ -45,7 +50,7 @@ def build_jobs(settings: Settings) -> dict[str, Job]:
     def of_flavours(stages: list[str]) -> list[dg.AssetKey]:
         return [dg.AssetKey([flavour, stage]) for flavour in flavours for stage in stages]
 
-    together = [dg.AssetKey(evaluation.COMPARISON), dg.AssetKey(evaluation.EXPLORER)]
+    together = [dg.AssetKey(COMPARISON), dg.AssetKey(EXPLORER)]
     jobs = [
         dg.define_asset_job(
             RELEVANCE_MODEL,
@@ -74,7 +79,7 @@ def build_jobs(settings: Settings) -> dict[str, Job]:
         ),
         dg.define_asset_job(
             TAXONOMY_REVISION,
-            dg.AssetSelection.assets(TAXONOMY, *of_flavours([evaluation.NAMES])),
+            dg.AssetSelection.assets(TAXONOMY, *of_flavours([NAMES])),
             description="Bring a release's tree and prefix names up to date with a minor change of the taxonomy; "
             "its codebooks serve on and no SID moves.",
             partitions_def=releases,

@@ -1,7 +1,7 @@
 """The factory of flavours: one `FlavourSpec` in the settings becomes one chain of assets under its own key prefix.
 
-The stages themselves are in the sibling modules `training`, `assignment`, `evaluation` and `publication`; here is
-what they share.
+The stages themselves are in the sibling modules `training`, `assignment`, `report`, `names`, `codebook_diff` and
+`publication`; here is what they share.
 """
 
 from collections.abc import Sequence

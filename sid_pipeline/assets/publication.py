@@ -8,9 +8,10 @@ import dagster as dg
 
 from sid_pipeline.alerts import Alert, tell
 from sid_pipeline.assets.assignment import STAGE as SEMANTIC_IDS_STAGE
-from sid_pipeline.assets.evaluation import DIFF, REPORT
+from sid_pipeline.assets.codebook_diff import DIFF
 from sid_pipeline.assets.flavours import Flavour
 from sid_pipeline.assets.recording import Check, Outcome, markdown_table, materialise, stage_failures
+from sid_pipeline.assets.report import REPORT
 from sid_pipeline.assets.training import CODEBOOK
 from sid_pipeline.assignment.collisions import has_further_token
 from sid_pipeline.promotion import PIPELINE, PRODUCTS_ARE_THERE, go_live

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from sid_pipeline.assets import evaluation
-from sid_pipeline.assets.evaluation import Assigned, comparison_assets, evaluation_assets
+from sid_pipeline.assets import codebook_diff, comparison, explorer, names, report
+from sid_pipeline.assets.assigned import Assigned
 from sid_pipeline.assets.flavours import Flavour
 from sid_pipeline.publication.live import pointer_path, write_pointer
 from sid_pipeline.publication.publish import publish
@@ -59,11 +59,11 @@ class Shop:
         return assigned
 
     def figures(self, assigned):
-        return evaluation._diff(self.warehouse, self.flavour, assigned.partition, assigned).metadata["figures"]
+        return codebook_diff._diff(self.warehouse, self.flavour, assigned.partition, assigned).metadata["figures"]
 
     def codes(self, product_ids, levels=4):
         trained = Receipt("esci/codebook", "r2", {}, "v", facts={"codebook_id": "another"})
-        return evaluation._live_codes(self.warehouse, self.flavour, trained, product_ids, levels)
+        return report._live_codes(self.warehouse, self.flavour, trained, product_ids, levels)
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_another_policy_moves_everybody_and_keeps_the_codes(shop):
 def test_codes_of_another_depth_are_told_to_be_not_comparable(shop):
     shop.live({"p1": "1_2_0_0", "p2": "1_2_0_5"}, SHARE)
     assigned = shop.now({"p1": ("1_2_0", "1_2_0")}, SHARE, "r2")
-    outcome = evaluation._diff(shop.warehouse, shop.flavour, "r2", assigned)
+    outcome = codebook_diff._diff(shop.warehouse, shop.flavour, "r2", assigned)
     assert outcome.metadata["figures"]["comparable"] is False
     assert "Codes of 4 and of 3 levels: not comparable" in outcome.metadata["diff"]
     others, told = shop.codes(["p1", "p2"], levels=3)
@@ -128,7 +128,7 @@ def test_the_explorer_tells_why_of_those_alone_that_moved(shop, policy):
     folder = shop.live(was, policy)
     shop.now(sids, policy)
     assigned = Assigned(pa.table({"product_id": ["p2"], "title": ["Tea"]}), np.zeros((1, 4), int), DAY2)
-    found = evaluation._changes(shop.warehouse, shop.flavour, "r1", folder, assigned)
+    found = explorer._changes(shop.warehouse, shop.flavour, "r1", folder, assigned)
     assert found["why"] == {"p2": "text_changed"} and found["moved"] == 1
     assert found["moved_examples"][0]["title"] == "Tea" and found["against"] == f"r1 as of {DAY1}"
 
@@ -141,16 +141,17 @@ class Asked(Exception):
 
 
 def test_texts_are_read_for_the_explorer_alone(shop, monkeypatch):
-    def asked(warehouse, flavour, release, snapshot, columns):
+    def asked(warehouse, flavour, release, columns):
         raise Asked(*columns)
 
-    monkeypatch.setattr(evaluation, "_assigned", asked)
+    for module in (names, comparison, explorer):
+        monkeypatch.setattr(module, "assigned_products", asked)
     shop.now({"p1": ("1_2_0_0", "1_2_0_0")}, SHARE)
     warehouse, flavour = shop.warehouse, shop.flavour
     calls = {
-        "names": lambda: evaluation._name_prefixes(warehouse, flavour, "r1", DAY2),
-        "comparison": lambda: evaluation._compare(warehouse, [flavour, flavour], "r1"),
-        "explorer": lambda: evaluation._explore(warehouse, [flavour], "r1", {}, {}),
+        "names": lambda: names._name_prefixes(warehouse, flavour, "r1"),
+        "comparison": lambda: comparison._compare(warehouse, [flavour, flavour], "r1"),
+        "explorer": lambda: explorer._explore(warehouse, [flavour], "r1", {}, {}),
     }
     wanted = {}
     for name, call in calls.items():
@@ -178,8 +179,8 @@ def test_a_broken_pointer_is_a_sentence_and_is_kept_for_the_status(shop):
     shop.now({"p1": ("1_2_0_0", "1_2_0_0")}, SHARE)
     shop.warehouse.receipts.put(Receipt("products", DAY2, {}, "v"))
     shop.warehouse.store.write(pointer_path("esci"), "{")
-    report, _, codebook_diff = evaluation_assets(shop.flavour)
-    assert not run(shop, codebook_diff).success and not run(shop, report).success
+    assets = [*codebook_diff.diff_assets(shop.flavour), *report.report_assets(shop.flavour)]
+    assert not any([run(shop, asset).success for asset in assets])
     troubles = {trouble.asset: trouble.sentence for trouble in shop.warehouse.receipts.troubles()}
     assert troubles.keys() == {"esci/codebook_diff", "esci/report"}
     assert all("promote a release again" in sentence for sentence in troubles.values())
@@ -187,7 +188,8 @@ def test_a_broken_pointer_is_a_sentence_and_is_kept_for_the_status(shop):
 
 def test_inputs_that_are_missing_are_kept_for_the_status(shop):
     shop.now({"p1": ("1_2_0_0", "1_2_0_0")}, SHARE)
-    assets = [evaluation_assets(shop.flavour)[1], *comparison_assets([shop.flavour])]
+    together = [*comparison.comparison_assets([shop.flavour]), *explorer.explorer_assets([shop.flavour])]
+    assets = [*names.names_assets(shop.flavour), *together]
     assert not any([run(shop, asset).success for asset in assets])
     troubles = {trouble.asset: trouble.sentence for trouble in shop.warehouse.receipts.troubles()}
     assert troubles.keys() == {"esci/prefix_names", "flavour_comparison", "explorer"}

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from sid_pipeline.assets.assignment import assignment_assets
-from sid_pipeline.assets.evaluation import evaluation_assets
+from sid_pipeline.assets.codebook_diff import diff_assets
 from sid_pipeline.assets.flavours import Flavour
 from sid_pipeline.assets.publication import publication_assets
+from sid_pipeline.assets.report import report_assets
 from sid_pipeline.embedding.vectors import unit
 from sid_pipeline.reader import open_live
 from sid_pipeline.receipts import Receipt
@@ -42,8 +43,8 @@ class Nights:
         self.warehouse = Warehouse(load_settings(folder / "sid.toml", env={}))
         settings = self.warehouse.settings
         flavour = Flavour("esci", settings.flavours["esci"], settings)
-        report, _, codebook_diff = evaluation_assets(flavour)
-        self.assets = [*assignment_assets(flavour), report, codebook_diff, *publication_assets(flavour)]
+        looking = [*report_assets(flavour), *diff_assets(flavour)]
+        self.assets = [*assignment_assets(flavour), *looking, *publication_assets(flavour)]
         self.instance = dg.DagsterInstance.ephemeral()
         self.instance.add_dynamic_partitions("releases", ["r1"])
         book = train(vectors, None, TrainConfig(codebook_size=16, latent_dim=8, steps=5, batch_size=128, threads=1))
