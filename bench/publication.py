@@ -35,7 +35,7 @@ def codes(n: int, seed: int) -> np.ndarray:
 
 def staged(folder: Path, n: int, night: int) -> None:
     """What `stage` would write: products and one offer each, sorted, in parts."""
-    from sid_pipeline.assignment.assign import format_sids
+    from sid_pipeline.sids import spelt
     from sid_pipeline.publication.delta import PRODUCTS
 
     for name in ("products", "offers"):
@@ -49,7 +49,7 @@ def staged(folder: Path, n: int, night: int) -> None:
         product = pc.binary_join_element_wise("P", pc.utf8_lpad(pa.array(number).cast(pa.string()), 9, "0"), "")
         new = pa.array((number % 100 == 3) & (night == 1))  # the first night does not have them yet
         nothing = pa.nulls(len(number), pa.string())
-        columns = [product, format_sids(drawn), pa.array(["new"] * len(number)), nothing, pa.array(gone, pa.string())]
+        columns = [product, spelt(drawn), pa.array(["new"] * len(number)), nothing, pa.array(gone, pa.string())]
         table = pa.table(columns, schema=PRODUCTS).filter(pc.invert(new))
         pq.write_table(table, folder / "products" / f"part-{start:012d}.parquet")
         offer = pa.table(

@@ -53,6 +53,14 @@ def digest(value: Any, length: int = 16) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
+def digest_lines(lines: Any, length: int = 16) -> str:
+    """A hash of an Arrow column of strings without line breaks, however many there are."""
+    found = hashlib.sha256()
+    for start in range(0, len(lines), 1 << 16):
+        found.update("\n".join([*lines.slice(start, 1 << 16).to_pylist(), ""]).encode())
+    return found.hexdigest()[:length]
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file's content."""
     sha = hashlib.sha256()

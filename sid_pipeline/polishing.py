@@ -41,9 +41,7 @@ def polished_names(
     if cleaning.provider == "rules":
         return Polished({}, 0, {"names polished": "no: cleaning.provider names no language model"})
     wanted = [row for row in rows if row["level"] <= levels]
-    questions = [
-        polishing(row, [titles[key] for key in row["sample_product_ids"]], cleaning.max_output_tokens) for row in wanted
-    ]
+    questions = [polishing(row, [titles[key] for key in row["sample"]], cleaning.max_output_tokens) for row in wanted]
     found = asyncio.run(
         ask(
             questions,

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.trace import assigned_sids, product_titles
@@ -22,7 +25,8 @@ def summarise(warehouse: Warehouse, release: str, seconds: float, standing: Path
     sids = {flavour: assigned_sids(warehouse, flavour, release) for flavour in flavours}
     lines += ["", *_examples(warehouse, sids, snapshot), ""]
     lines += _places(warehouse, flavours, release, standing)
-    lines += ["", _next(next(iter(sids[flavours[0]]), "ID"))]
+    some = sids[flavours[0]]["product_id"]
+    lines += ["", _next(some[0].as_py() if len(some) else "ID")]
     return "\n".join(lines)
 
 
@@ -53,19 +57,24 @@ def _figures(warehouse: Warehouse, flavours: list[str], release: str) -> list[st
     return table(rows)
 
 
-def _examples(warehouse: Warehouse, sids: dict[str, dict[str, str]], snapshot: str) -> list[str]:
+def _examples(warehouse: Warehouse, sids: dict[str, pa.Table], snapshot: str) -> list[str]:
     """Products in a row by the first flavour's SIDs, with both flavours' SIDs side by side."""
     first = next(iter(sids.values()))
-    if not first:
+    ordered = first.sort_by([("sid", "ascending"), ("product_id", "ascending")])
+    products = ordered["product_id"].slice(len(ordered) // 3, EXAMPLES).to_pylist()
+    if not products:
         return []
-    ordered = sorted((sid, product) for product, sid in first.items())
-    middle = ordered[len(ordered) // 3 :][:EXAMPLES]
-    products = [product for _, product in middle]
+    shown = [_sids_of(products, table) for table in sids.values()]
     titles = product_titles(warehouse, snapshot, products)
     rows = [["product", "title", *sids]]
     for product in products:
-        rows.append([product, titles.get(product, "")[:48], *[s.get(product, "-") for s in sids.values()]])
+        rows.append([product, titles.get(product, "")[:48], *[found.get(product, "-") for found in shown]])
     return table(rows)
+
+
+def _sids_of(products: list[str], sids: pa.Table) -> dict[str, str]:
+    found = sids.filter(pc.is_in(sids["product_id"], value_set=pa.array(products)))
+    return dict(zip(found["product_id"].to_pylist(), found["sid"].to_pylist(), strict=True))
 
 
 def _places(warehouse: Warehouse, flavours: list[str], release: str, standing: Path) -> list[str]:

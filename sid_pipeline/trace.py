@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from sid_pipeline.cleanings import cleaning_of
@@ -138,19 +139,19 @@ def products_under(
 ) -> list[tuple[str, str, str]]:
     """(product_id, SID, title) of the products that readers find under a prefix, by SID."""
     sid = pc.field("published_sid")
-    found = _published(warehouse, flavour, release, (sid == prefix) | pc.starts_with(sid, f"{prefix}_"))
-    titles = product_titles(warehouse, snapshot, list(found))
-    listed = [(product_id, sid, titles.get(product_id, "")) for product_id, sid in found.items()]
+    found = _published(warehouse, flavour, release, (sid == prefix) | pc.starts_with(sid, f"{prefix}_")).to_pylist()
+    titles = product_titles(warehouse, snapshot, [row["product_id"] for row in found])
+    listed = [(row["product_id"], row["sid"], titles.get(row["product_id"], "")) for row in found]
     return sorted(listed, key=lambda item: ([int(code) for code in item[1].split("_")], item[0]))
 
 
-def assigned_sids(warehouse: Warehouse, flavour: str, release: str) -> dict[str, str]:
-    """product_id -> the SID that readers get, of every product of a release that has one."""
+def assigned_sids(warehouse: Warehouse, flavour: str, release: str) -> pa.Table:
+    """product_id and sid, the one that readers get, of every product of a release that has one."""
     return _published(warehouse, flavour, release, pc.field("published_sid").is_valid())
 
 
-def _published(warehouse: Warehouse, flavour: str, release: str, which: pc.Expression) -> dict[str, str]:
-    """product_id -> published SID of the rows that `schemas.ACTIVE` and `schemas.ASSIGNED` say, of these."""
+def _published(warehouse: Warehouse, flavour: str, release: str, which: pc.Expression) -> pa.Table:
+    """product_id and published SID of the rows that `schemas.ACTIVE` and `schemas.ASSIGNED` say, of these."""
     rows = warehouse.tables.arrow(
         SEMANTIC_IDS,
         columns=["product_id", "published_sid"],
@@ -158,7 +159,7 @@ def _published(warehouse: Warehouse, flavour: str, release: str, which: pc.Expre
         flavour=flavour,
         release=release,
     )
-    return dict(zip(rows["product_id"].to_pylist(), rows["published_sid"].to_pylist(), strict=True))
+    return rows.rename_columns(["product_id", "sid"])
 
 
 def product_titles(warehouse: Warehouse, snapshot: str, product_ids: list[str]) -> dict[str, str]:

@@ -3,20 +3,24 @@ and `explorer` share this."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sid_pipeline.assets.assignment import STAGE as SEMANTIC_IDS_STAGE
 from sid_pipeline.assets.flavours import Flavour
 from sid_pipeline.assignment.collisions import has_further_token
 from sid_pipeline.receipts import Receipt
 from sid_pipeline.resources.warehouse import Warehouse
-from sid_pipeline.schemas import ACTIVE, PRODUCTS, SEMANTIC_IDS
+from sid_pipeline.schemas import PRODUCTS, SEMANTIC_IDS
+from sid_pipeline.sids import codes_of, lengths
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
     from sid_pipeline.reader import Publication
+
+# So many products are looked for as a table is read; of more, the columns are read whole.
+FEW = 50_000
 
 
 def assigned_receipts(warehouse: Warehouse, flavours: Sequence[Flavour], release: str) -> dict[str, Receipt]:
@@ -38,54 +42,63 @@ def looked_at(warehouse: Warehouse, assigned: Receipt) -> dict[str, str]:
     return {"as_of_snapshot": assigned.facts["as_of_snapshot"], **content(warehouse, assigned)}
 
 
-def standing_on(warehouse: Warehouse, flavour: Flavour, release: str) -> str:
-    """The snapshot that a release's SIDs stand on."""
-    return warehouse.receipts.need(flavour.key(SEMANTIC_IDS_STAGE), release).facts["as_of_snapshot"]
-
-
 @dataclass(frozen=True)
 class Assigned:
-    """Products of a release with their SIDs, as arrays in one order."""
+    """Products of a release that have a SID, in the order of their ids.
 
-    table: "pa.Table"
-    codes: "np.ndarray"  # int (N, levels)
+    Attributes:
+        products: product_id, and columns of PRODUCTS that were asked for.
+        codes: (N, levels) of their base SIDs.
+        snapshot: that the SIDs stand on.
+    """
+
+    products: "pa.Table"
+    codes: "np.ndarray"
     snapshot: str
-
-    def column(self, name: str) -> list[Any]:
-        """A column as a Python list."""
-        return self.table[name].to_pylist()
-
-    def categories(self) -> list[tuple[str, ...] | None]:
-        """Category paths, None where a product has none."""
-        return [tuple(path) if path else None for path in self.column("category")]
 
 
 def assigned_products(warehouse: Warehouse, flavour: Flavour, release: str, columns: Sequence[str]) -> Assigned:
-    """All assigned products of a release, sorted by product id, with columns of PRODUCTS."""
+    """The products of a release that have a SID and are in its snapshot, with columns of PRODUCTS."""
     import numpy as np
+    import pyarrow.compute as pc
 
-    snapshot = standing_on(warehouse, flavour, release)
-    sids = active_rows(warehouse, flavour, release)
-    products = warehouse.tables.read(PRODUCTS, snapshot=snapshot)
-    frame = sids.select("product_id", "codes").join(products.select("product_id", *columns), "product_id")
-    table = frame.orderBy("product_id").toArrow()
-    flat = table["codes"].combine_chunks().flatten().to_numpy()
-    return Assigned(
-        table.drop_columns(["codes"]),
-        flat.reshape(len(table), -1) if len(table) else np.empty((0, 4), int),
-        snapshot,
-    )
+    snapshot = warehouse.receipts.need(flavour.key(SEMANTIC_IDS_STAGE), release).facts["as_of_snapshot"]
+    product_ids, codes = base_codes(warehouse, flavour, release)
+    products = described(warehouse, [snapshot], product_ids, columns)
+    there = pc.is_in(product_ids, value_set=products["product_id"])
+    return Assigned(products, codes[np.flatnonzero(there.to_numpy())], snapshot)
 
 
-def active_rows(warehouse: Warehouse, flavour: Flavour, release: str) -> Any:
-    """The rows of SEMANTIC_IDS of active products that have a SID, as a Spark DataFrame."""
-    rows = warehouse.tables.read(SEMANTIC_IDS, flavour=flavour.name, release=release)
-    return rows.where(ACTIVE).where("base_sid IS NOT NULL")
+def base_codes(warehouse: Warehouse, flavour: Flavour, release: str) -> "tuple[pa.ChunkedArray, np.ndarray]":
+    """The ids of a release's active products that have a base SID, ascending, and its codes (N, levels)."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    here = pc.field("withdrawn_on").is_null() & pc.field("base_sid").is_valid()
+    columns = ["product_id", "base_sid"]
+    rows = warehouse.tables.arrow(SEMANTIC_IDS, columns, here, flavour=flavour.name, release=release)
+    rows = rows.sort_by("product_id")
+    tokens = lengths(rows["base_sid"])
+    codes = codes_of(rows["base_sid"], tokens[0]) if tokens else np.empty((0, 1), np.int32)
+    return rows["product_id"], codes
 
 
-def codes_of(sid: str) -> tuple[int, ...]:
-    """The codes that a SID spells."""
-    return tuple(int(code) for code in sid.split("_"))
+def described(
+    warehouse: Warehouse, snapshots: Sequence[str], product_ids: "pa.ChunkedArray", columns: Sequence[str]
+) -> "pa.Table":
+    """product_id and columns of PRODUCTS of the products asked for, by id, each of the first snapshot that has it;
+    one that none has is left out."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found = []
+    for snapshot in snapshots:
+        which = pc.field("product_id").isin(product_ids) if len(product_ids) <= FEW else None
+        rows = warehouse.tables.arrow(PRODUCTS, ["product_id", *columns], which, snapshot=snapshot)
+        rows = rows.filter(pc.is_in(rows["product_id"], value_set=product_ids))
+        product_ids = product_ids.filter(pc.invert(pc.is_in(product_ids, value_set=rows["product_id"])))
+        found.append(rows)
+    return pa.concat_tables(found).sort_by("product_id")
 
 
 def further_tokens(old: "Publication", assigned: Receipt) -> tuple[bool, bool]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from sid_pipeline.assets.assigned import codes_of, further_tokens
+from sid_pipeline.assets.assigned import further_tokens
 from sid_pipeline.assets.assignment import STAGE as SEMANTIC_IDS_STAGE
 from sid_pipeline.assets.flavours import Flavour
 from sid_pipeline.assets.recording import (
@@ -60,9 +60,8 @@ def _diff(warehouse: Warehouse, flavour: Flavour, release: str, assigned: Receip
     if read_pointer(warehouse.published, flavour.name) is None:
         return Outcome("nothing live", metadata={"compared with": "nothing of this flavour is live yet"})
     live = open_live(flavour.name, warehouse.published, hashes=False)
-    old = {product: codes_of(sid) for product, sid in live.sids().items()}
-    new = {product: codes_of(sid) for product, sid in assigned_sids(warehouse, flavour.name, release).items()}
-    result = diff(old, new, further=further_tokens(live, assigned))
+    new = assigned_sids(warehouse, flavour.name, release)
+    result = diff(live.table, new, further=further_tokens(live, assigned))
     text = result.pop("markdown")
     return Outcome(
         data_version=digest(result),

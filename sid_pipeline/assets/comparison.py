@@ -57,10 +57,7 @@ def _compare(warehouse: Warehouse, flavours: list[Flavour], release: str) -> Out
         return Outcome("one flavour", metadata={"compared": "fewer than two flavours have SIDs in this release"})
     columns = ["title", "category"]
     loaded = [(f, assigned_products(warehouse, f, release, columns)) for f in flavours[:2]]
-    first, second = (
-        CodeTable(f.name, a.column("product_id"), a.codes, a.column("title"), categories=a.categories())
-        for f, a in loaded
-    )
+    first, second = (CodeTable(f.name, a.products, a.codes) for f, a in loaded)
     result = compare_flavours(first, second)
     text = result.pop("markdown")
     return Outcome(

@@ -1,18 +1,10 @@
 """The static site to look at a release's vocabulary, all flavours in one."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from sid_pipeline.assets.assigned import (
-    Assigned,
-    active_rows,
-    assigned_products,
-    assigned_receipts,
-    codes_of,
-    further_tokens,
-    looked_at,
-)
+from sid_pipeline.assets.assigned import assigned_receipts, base_codes, described, further_tokens, looked_at
 from sid_pipeline.assets.assignment import STAGE as SEMANTIC_IDS_STAGE
 from sid_pipeline.assets.comparison import COMPARISON
 from sid_pipeline.assets.flavours import Flavour
@@ -24,15 +16,22 @@ from sid_pipeline.assets.recording import (
     stage_failures,
 )
 from sid_pipeline.assets.report import REPORT
-from sid_pipeline.files import digest
+from sid_pipeline.files import digest, digest_lines
 from sid_pipeline.partitions import releases
 from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.receipts import MissingInput
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import PREFIX_NAMES, SEMANTIC_IDS
-from sid_pipeline.trace import assigned_sids
+from sid_pipeline.trace import assigned_sids, product_titles
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from sid_pipeline.explorer.site import ExplorerFlavour
 
 EXPLORER = "explorer"
+SHOWN = 50  # products in a list
 
 
 def explorer_assets(flavours: list[Flavour]) -> list[dg.AssetsDefinition]:
@@ -88,98 +87,132 @@ def _explore(
     versions: dict[str, Any],
     before: dict[str, str | None],
 ) -> Outcome:
-    from sid_pipeline.explorer.site import ExplorerInput, write_explorer
+    import pyarrow as pa
+
+    from sid_pipeline.explorer.site import ExplorerInput, held_rows, write_explorer
 
     if not flavours:
         raise MissingInput(f"no flavour has SIDs in release {release!r}: sid run --release {release}")
-    columns = ["title", "brand", "category", "description"]
-    loaded = {f.name: assigned_products(warehouse, f, release, columns) for f in flavours}
-    rows: dict[str, dict[str, Any]] = {}
-    for assigned in loaded.values():
-        for row in assigned.table.to_pylist():
-            rows.setdefault(row["product_id"], row)
-    ids = sorted(rows)
+    coded = {f.name: base_codes(warehouse, f, release) for f in flavours}
+    every = pa.concat_tables([pa.table({"product_id": ids}) for ids, _ in coded.values()])
+    every = every.group_by("product_id").aggregate([]).sort_by("product_id")["product_id"]
+    held = every.take(held_rows([_of_products(every, *coded[f.name]) for f in flavours]))
+    days = sorted({versions[f.name]["as_of_snapshot"] for f in flavours}, reverse=True)
+    products = described(warehouse, days, held, ["title", "brand", "category", "description"])
     compared = warehouse.receipts.get(COMPARISON, release)
     index = write_explorer(
         warehouse.explorer(release),
         ExplorerInput(
             title="Semantic IDs",
-            as_of_snapshot=max(assigned.snapshot for assigned in loaded.values()),
-            product_ids=ids,
-            titles=[rows[i]["title"] for i in ids],
-            flavours=[_view(warehouse, f, release, loaded[f.name], ids, before[f.name]) for f in flavours],
-            brands=[rows[i]["brand"] for i in ids],
-            categories=[tuple(rows[i]["category"]) if rows[i]["category"] else None for i in ids],
-            texts=[rows[i]["description"] or "" for i in ids],
+            as_of_snapshot=days[0],
+            products=products,
+            flavours=[
+                _view(
+                    warehouse,
+                    f,
+                    release,
+                    _of_products(products["product_id"], *coded[f.name]),
+                    len(every) - len(coded[f.name][0]),
+                    len(products) < len(every),
+                    before[f.name],
+                )
+                for f in flavours
+            ],
+            total=len(every),
             comparison=compared.facts.get("comparison") if compared else None,
         ),
     )
     size = sum(file.stat().st_size for file in index.parent.rglob("*") if file.is_file())
     return Outcome(
-        data_version=digest([versions, ids]),
+        data_version=digest([versions, digest_lines(every)]),
         metadata={
             "open": Markdown(f"`sid explorer` opens [{index}]({index.as_uri()}) in a browser."),
             "page": index.as_uri(),
-            "products": len(ids),
+            "products": len(products),
             "megabytes": round(size / 1e6, 1),
         },
         facts={"page": index.relative_to(warehouse.state).as_posix()},
     )
 
 
+def _of_products(wanted: "pa.ChunkedArray", product_ids: "pa.ChunkedArray", codes: "np.ndarray") -> "np.ndarray":
+    """The codes of the products wanted, -1 where they have none."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    place = pc.fill_null(pc.index_in(wanted, value_set=product_ids), len(codes)).to_numpy()
+    return np.vstack([codes, np.full((1, codes.shape[1]), -1, codes.dtype)])[place]
+
+
 def _view(
-    warehouse: Warehouse, flavour: Flavour, release: str, assigned: Assigned, ids: list[str], before: str | None
-) -> Any:
+    warehouse: Warehouse,
+    flavour: Flavour,
+    release: str,
+    codes: "np.ndarray",
+    without_sid: int,
+    cut: bool,
+    before: str | None,
+) -> "ExplorerFlavour":
     """What the explorer shows of a flavour."""
     import json
 
-    import numpy as np
+    import pyarrow.compute as pc
 
-    from sid_pipeline.explorer.site import ExplorerFlavour
+    from sid_pipeline.explorer.site import LEVELS_WHEN_CUT, ExplorerFlavour
 
-    place = {product_id: row for row, product_id in enumerate(ids)}
-    codes = np.full((len(ids), assigned.codes.shape[1]), -1, dtype=np.int64)
-    codes[[place[product_id] for product_id in assigned.column("product_id")]] = assigned.codes
-    names = warehouse.tables.arrow(PREFIX_NAMES, flavour=flavour.name, release=release)
-    names = names.rename_columns({"products": "count", "brands": "top_brands", "sample": "sample_product_ids"})
+    levels = pc.field("level") <= (LEVELS_WHEN_CUT if cut else codes.shape[1])
+    names = warehouse.tables.arrow(PREFIX_NAMES, filters=levels, flavour=flavour.name, release=release)
     report = warehouse.reports(flavour.name, release) / "report.json"
-    unusual = active_rows(warehouse, flavour, release).where("out_of_distribution").orderBy("distance", ascending=False)
+    odd = pc.field("out_of_distribution") & pc.field("withdrawn_on").is_null() & pc.field("base_sid").is_valid()
+    columns = ["product_id", "distance", "margin"]
+    unusual = warehouse.tables.arrow(SEMANTIC_IDS, columns, odd, flavour=flavour.name, release=release)
+    unusual = unusual.sort_by([("distance", "descending"), ("product_id", "ascending")]).slice(0, SHOWN)
     return ExplorerFlavour(
         flavour.name,
         release,
         codes,
-        names=names if names.num_rows else None,
+        without_sid,
+        names=names if len(names) else None,
         report=json.loads(report.read_text(encoding="utf-8")) if report.is_file() else None,
-        unusual=[row.asDict() for row in unusual.select("product_id", "distance", "margin").limit(50).collect()],
-        previous=None if before is None else _changes(warehouse, flavour, release, before, assigned),
+        unusual=unusual.to_pylist(),
+        previous=None if before is None else _changes(warehouse, flavour, release, before),
     )
 
 
-def _changes(warehouse: Warehouse, flavour: Flavour, release: str, before: str, assigned: Assigned) -> Any:
-    """How the SIDs differ from a publication, and for each moved product what last touched its row."""
+def _changes(warehouse: Warehouse, flavour: Flavour, release: str, before: str) -> dict[str, Any]:
+    """How the SIDs differ from a publication, and what last touched the rows of the products that moved."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     from sid_pipeline.evaluation.codebook_diff import diff
     from sid_pipeline.reader import Publication
 
+    assigned = warehouse.receipts.need(flavour.key(SEMANTIC_IDS_STAGE), release)
     old = Publication(warehouse.store, before, hashes=False)
-    rows = warehouse.tables.arrow(SEMANTIC_IDS, columns=["product_id", "change"], flavour=flavour.name, release=release)
     now = assigned_sids(warehouse, flavour.name, release)
-    sids = old.sids()
-    titles = dict(zip(assigned.column("product_id"), assigned.column("title"), strict=True))
     found = diff(
-        {product: codes_of(sid) for product, sid in sids.items()},
-        {product: codes_of(sid) for product, sid in now.items()},
-        titles,
-        examples=50,
-        further=further_tokens(old, warehouse.receipts.need(flavour.key(SEMANTIC_IDS_STAGE), release)),
+        old.table,
+        now,
+        lambda product_ids: product_titles(warehouse, assigned.facts["as_of_snapshot"], product_ids),
+        examples=SHOWN,
+        further=further_tokens(old, assigned),
     )
-    moved = {product for product, sid in now.items() if sids.get(product, sid) != sid}
-    recoded = old.manifest["release"] != release
-    why = {
-        row["product_id"]: "recoded" if recoded else row["change"] or "unknown"
-        for row in rows.to_pylist()
-        if row["product_id"] in moved
+    had = old.table["sid"].take(pc.index_in(now["product_id"], value_set=old.table["product_id"]))
+    moved = now.filter(pc.fill_null(pc.not_equal(had, now["sid"]), False))["product_id"]
+    rows = warehouse.tables.arrow(SEMANTIC_IDS, ["product_id", "change"], flavour=flavour.name, release=release)
+    rows = rows.filter(pc.is_in(rows["product_id"], value_set=moved))
+    why = pc.fill_null(rows["change"], "unknown")
+    if old.manifest["release"] != release:
+        why = pa.chunked_array([pa.repeat("recoded", len(rows))])
+    reasons = {row["values"]: row["counts"] for row in why.value_counts().to_pylist()}
+    shown = {row["product_id"] for row in found["moved_examples"]}
+    told = dict(zip(rows["product_id"].to_pylist(), why.to_pylist(), strict=True)) if shown else {}
+    return {
+        **found,
+        "moved_examples": [{**row, "why": told.get(row["product_id"], "")} for row in found["moved_examples"]],
+        "reasons": dict(sorted(reasons.items())),
+        "against": f"{old.manifest['release']} as of {old.manifest['as_of_snapshot']}",
     }
-    return {**found, "why": why, "against": f"{old.manifest['release']} as of {old.manifest['as_of_snapshot']}"}
 
 
 def _previous_publication(warehouse: Warehouse, flavour: str, release: str) -> str | None:

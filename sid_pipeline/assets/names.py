@@ -1,6 +1,7 @@
 """Names of the prefixes, kept from night to night while what they name stays."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -14,12 +15,17 @@ from sid_pipeline.assets.recording import (
     stage_failures,
     table_metadata,
 )
-from sid_pipeline.files import digest
+from sid_pipeline.files import digest_lines
 from sid_pipeline.releases import need_release
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import PREFIX_NAMES
 from sid_pipeline.settings import Settings
 from sid_pipeline.taxonomy_source import TAXONOMY, release_tree
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from sid_pipeline.polishing import Polished
 
 NAMES = "prefix_names"
 
@@ -64,58 +70,67 @@ def _polish_by(settings: Settings) -> dict[str, Any]:
 
 
 def _name_prefixes(warehouse: Warehouse, flavour: Flavour, release: str) -> Outcome:
+    import pyarrow.compute as pc
+
     from sid_pipeline.evaluation.names import prefix_names
-    from sid_pipeline.polishing import polished_names
 
     assigned = assigned_products(warehouse, flavour, release, ["title", "brand", "category"])
-    kept = warehouse.tables.arrow(PREFIX_NAMES, flavour=flavour.name, release=release).to_pylist()
-    names = prefix_names(
-        assigned.codes,
-        assigned.column("product_id"),
-        assigned.column("title"),
-        categories=_named_today(warehouse, release, assigned.categories()),
-        brands=assigned.column("brand"),
-        previous={row["prefix"]: row for row in kept if row.get("content")},
+    products = _under_todays_names(warehouse, release, assigned.products)
+    kept = warehouse.tables.arrow(PREFIX_NAMES, flavour=flavour.name, release=release)
+    rows = prefix_names(assigned.codes, products, previous=kept)
+    polished = _polished(warehouse, flavour, release, rows, products)
+    rows = _replaced(rows, "name", pc.coalesce(_of_prefixes(rows, polished.names), rows["name"]))
+    written = warehouse.tables.replace(
+        PREFIX_NAMES, warehouse.spark.createDataFrame(rows), flavour=flavour.name, release=release
     )
-    named = names.to_pylist()
-    titles = dict(zip(assigned.column("product_id"), assigned.column("title"), strict=True))
-    polished = polished_names(warehouse, flavour.name, release, named, titles)
-    rows = [
-        {
-            "prefix": row["prefix"],
-            "level": row["level"],
-            "products": row["count"],
-            "name": polished.names.get(row["prefix"], row["name"]),
-            "category": row["category"],
-            "words": row["words"],
-            "brands": row["top_brands"],
-            "sample": row["sample_product_ids"],
-            "content": row["content"],
-        }
-        for row in named
-    ]
-    before = {row["prefix"]: row["name"] for row in kept}
-    frame = warehouse.spark.createDataFrame(rows, PREFIX_NAMES.ddl(without=("flavour", "release")))
-    written = warehouse.tables.replace(PREFIX_NAMES, frame, flavour=flavour.name, release=release)
-    top = sorted((row for row in rows if row["level"] == 1), key=lambda row: (-row["products"], row["prefix"]))
+    before = kept["name"].take(pc.index_in(rows["prefix"], value_set=kept["prefix"]))
+    largest = rows.filter(pc.equal(rows["level"], 1)).sort_by([("products", "descending"), ("prefix", "ascending")])
     return Outcome(
-        data_version=digest([(row["prefix"], row["name"]) for row in rows]),
+        data_version=digest_lines(pc.binary_join_element_wise(rows["prefix"], rows["name"], " ")),
         metadata={
             "dagster/row_count": written,
-            "names kept from the night before": sum(
-                row["prefix"] in before and before[row["prefix"]] == row["name"] for row in rows
-            ),
+            "names kept from the night before": pc.sum(pc.equal(before, rows["name"])).as_py() or 0,
             **polished.told,
-            "largest": markdown_table(top[:25], ["prefix", "name", "products", "words"]),
+            "largest": markdown_table(largest.slice(0, 25).to_pylist(), ["prefix", "name", "products", "words"]),
         },
         facts={"unpolished": polished.missing},  # asked for again whenever the asset is
     )
 
 
-def _named_today(
-    warehouse: Warehouse, release: str, categories: list[tuple[str, ...] | None]
-) -> list[tuple[str, ...] | None]:
-    """Category paths under the names of the release's newest tree; what it does not know stays as it is."""
+def _under_todays_names(warehouse: Warehouse, release: str, products: "pa.Table") -> "pa.Table":
+    """The products with category paths under the names of the release's newest tree; what it does not know stays."""
+    import pyarrow as pa
+
+    from sid_pipeline.evaluation.metrics import numbered_paths
+
     tree = release_tree(warehouse, need_release(warehouse.tables, release))
-    found = {path: tree.find(path) for path in set(categories) if path}
-    return [node.path if path and (node := found[path]) else path for path in categories]
+    number, paths = numbered_paths(products["category"])
+    today = [list(node.path) if (node := tree.find(path)) else list(path) for path in paths]
+    found = pa.array([*today, None], pa.list_(pa.string())).take(pa.array(number % (len(paths) + 1)))
+    return _replaced(products, "category", found)
+
+
+def _polished(
+    warehouse: Warehouse, flavour: Flavour, release: str, rows: "pa.Table", products: "pa.Table"
+) -> "Polished":
+    import pyarrow.compute as pc
+
+    from sid_pipeline.polishing import polished_names
+
+    wanted = rows.filter(pc.less_equal(rows["level"], warehouse.settings.report.polish_levels))
+    shown = products.filter(pc.is_in(products["product_id"], value_set=pc.list_flatten(wanted["sample"])))
+    titles = dict(zip(shown["product_id"].to_pylist(), shown["title"].to_pylist(), strict=True))
+    return polished_names(warehouse, flavour.name, release, wanted.to_pylist(), titles)
+
+
+def _of_prefixes(rows: "pa.Table", values: Mapping[str, str]) -> "pa.ChunkedArray":
+    """The value of each row's prefix, null where there is none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    place = pc.index_in(rows["prefix"], value_set=pa.array(list(values), pa.string()))
+    return pa.chunked_array([pa.array(list(values.values()), pa.string())]).take(place)
+
+
+def _replaced(table: "pa.Table", name: str, values: Any) -> "pa.Table":
+    return table.set_column(table.column_names.index(name), name, values)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from sid_pipeline.assets.assigned import active_rows, codes_of, looked_at
+from sid_pipeline.assets.assigned import looked_at
 from sid_pipeline.assets.assignment import STAGE as SEMANTIC_IDS_STAGE
 from sid_pipeline.assets.drift import DESCRIPTION, DRIFT, judge_night
 from sid_pipeline.assets.flavours import Flavour
@@ -23,7 +23,8 @@ from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.receipts import MissingInput, Receipt
 from sid_pipeline.releases import need_release
 from sid_pipeline.resources.warehouse import Warehouse
-from sid_pipeline.schemas import EMBEDDED_PRODUCTS, PREFIX_NAMES
+from sid_pipeline.schemas import ACTIVE, EMBEDDED_PRODUCTS, PREFIX_NAMES, SEMANTIC_IDS
+from sid_pipeline.sids import codes_of, lengths
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,7 +92,8 @@ def _report(
     pinned = need_release(tables, release)
     trained = warehouse.receipts.need(flavour.key(CODEBOOK), release)
     codebook = Codebook.load(warehouse.state / trained.facts["folder"])
-    sids = active_rows(warehouse, flavour, release)
+    sids = tables.read(SEMANTIC_IDS, flavour=flavour.name, release=release)
+    sids = sids.where(ACTIVE).where("base_sid IS NOT NULL")
     first = pinned.embedder_ids[flavour.embedders[0]]
     texts = tables.read(EMBEDDED_PRODUCTS, embedder_id=first, snapshot=snapshot)
     vectors = snapshot_vectors(warehouse, flavour, pinned, snapshot, ["product_id", "category"])
@@ -176,6 +178,7 @@ def _live_codes(
     Nothing where its codebook is this one; a sentence alone where its codes have another number of levels.
     """
     import numpy as np
+    import pyarrow as pa
 
     from sid_pipeline.reader import open_live
 
@@ -183,13 +186,14 @@ def _live_codes(
     if pointer is None or pointer["codebook_id"] == trained.facts["codebook_id"]:
         return {}, ""
     live = open_live(flavour.name, warehouse.published, hashes=False)
-    sids = live.lookup(product_ids)
-    known = [codes_of(sid) for sid in sids if sid]
-    if not known:
+    sids = pa.array(live.lookup(product_ids), pa.string())
+    known = sids.drop_null()
+    if not len(known):
         return {}, ""
-    there = len(known[0]) - has_further_token(live.manifest["pins"].get("collision"))
+    tokens = lengths(known)[0]
+    there = tokens - has_further_token(live.manifest["pins"].get("collision"))
     if there != levels:
         return {}, f"{pointer['release']} has codes of {there} levels, this release of {levels}: not comparable"
     codes = np.full((len(sids), levels), -1, np.int64)
-    codes[[row for row, sid in enumerate(sids) if sid]] = [sid[:levels] for sid in known]
+    codes[np.flatnonzero(sids.is_valid())] = codes_of(known, tokens)[:, :levels]
     return {f"live ({pointer['release']})": codes}, ""

@@ -23,6 +23,7 @@ from sid_pipeline.embedding.vectors import join, matrix
 from sid_pipeline.resources.parquet import Batches
 from sid_pipeline.rqvae import Codebook
 from sid_pipeline.schemas import SEMANTIC_IDS
+from sid_pipeline.sids import spelt
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
@@ -416,7 +417,7 @@ def _code(batch: pa.RecordBatch, codebook: Codebook, weights: list[float], thres
     offsets = pa.array(np.arange(len(codes) + 1, dtype=np.int32) * codebook.levels)
     far = pa.nulls(len(codes), pa.bool_()) if threshold is None else pa.array(distance > threshold)
     columns = {
-        "base_sid": format_sids(codes),
+        "base_sid": spelt(codes),
         "codes": pa.ListArray.from_arrays(offsets, pa.array(codes.ravel(), pa.int32())),
         "distance": pa.array(distance, pa.float32()),
         "margin": pa.array(margin, pa.float32()),
@@ -461,9 +462,3 @@ def last_codewords(codebook: Codebook, x: np.ndarray) -> np.ndarray:
     words = codebook.arrays["codewords"][-1].astype(np.float64)
     scores = np.einsum("kd,kd->k", words, words) - 2 * rest @ words.T
     return np.argsort(scores, axis=1, kind="stable")
-
-
-def format_sids(codes: np.ndarray) -> pa.Array:
-    """Codes (N, levels) as strings `c1_c2_c3_c4`."""
-    levels = [pa.array(codes[:, level]).cast(pa.string()) for level in range(codes.shape[1])]
-    return pc.binary_join_element_wise(*levels, "_")

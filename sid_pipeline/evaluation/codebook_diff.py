@@ -6,28 +6,31 @@ codebook (`alignment.py`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sid_pipeline.evaluation.metrics import agreement, prefix_ids, sid_text
+from sid_pipeline.evaluation.metrics import agreement, prefix_ids
 from sid_pipeline.evaluation.report import cell, markdown_table
+from sid_pipeline.sids import codes_of, lengths
 
 
 def diff(
-    old: Mapping[str, Sequence[int]],
-    new: Mapping[str, Sequence[int]],
-    titles: Mapping[str, str] | None = None,
+    old: pa.Table,
+    new: pa.Table,
+    titles: Callable[[list[str]], Mapping[str, str]] = lambda product_ids: {},
     examples: int = 10,
     further: tuple[bool, bool] = (False, False),
 ) -> dict[str, Any]:
     """Compare two tables of SIDs product by product.
 
     Args:
-        old, new: product_id -> codes, coarse to fine, in each table of one length.
-        titles: product_id -> title, for the examples.
+        old, new: product_id, each once, and sid; the SIDs of a table are of one length.
+        titles: titles by product_id; asked once, for the products that are shown.
         examples: most moved, added and withdrawn products shown, each in the order of product_id; moved ones
             that changed at the coarsest level first.
         further: whether SIDs of old, and of new, end with a further token, which tells apart products of the same
@@ -41,42 +44,46 @@ def diff(
         and there are no levels, where the tables are of different depth.
 
     Raises:
-        ValueError: rows of different length in one table.
+        ValueError: SIDs of different length in one table.
     """
-    depths = [_depth(table, last) for table, last in zip((old, new), further, strict=True)]
+    tokens = [_tokens(table) for table in (old, new)]
+    depths = [n - last if n else None for n, last in zip(tokens, further, strict=True)]
     known = [depth for depth in depths if depth is not None]
     comparable = len(set(known)) <= 1
     depth = known[0] if comparable and known else 0
-    common = sorted(old.keys() & new.keys())
-    added, withdrawn = sorted(new.keys() - old.keys()), sorted(old.keys() - new.keys())
-    before = np.array([old[key][:depth] for key in common], np.int64).reshape(len(common), depth)
-    after = np.array([new[key][:depth] for key in common], np.int64).reshape(len(common), depth)
-    same = before == after
+    old, new = (table.select(["product_id", "sid"]).sort_by("product_id") for table in (old, new))
+    place = pc.index_in(old["product_id"], value_set=new["product_id"])
+    before = old.filter(pc.is_valid(place))
+    after = new.take(pc.drop_null(place))
+    added = new.filter(pc.invert(pc.is_in(new["product_id"], value_set=old["product_id"])))
+    withdrawn = old.filter(pc.is_null(place))
+    was, now = (
+        codes_of(table["sid"], n)[:, :depth] if len(table) else np.empty((0, depth), np.int32)
+        for table, n in zip((before, after), tokens, strict=True)
+    )
+    same = was == now
     kept = np.logical_and.accumulate(same, axis=1)
     first_change = kept.sum(axis=1)
     levels = []
-    prefix_before, prefix_after = prefix_ids(before), prefix_ids(after)
+    prefix_was, prefix_now = prefix_ids(was), prefix_ids(now)
     for level in range(depth):
-        ami = agreement(prefix_before[:, level], prefix_after[:, level])["ami"] if common else None
+        ami = agreement(prefix_was[:, level], prefix_now[:, level])["ami"] if len(before) else None
         levels.append(
             {
                 "level": level + 1,
-                "kept_code": float(same[:, level].mean()) if common else None,
-                "kept_prefix": float(kept[:, level].mean()) if common else None,
+                "kept_code": float(same[:, level].mean()) if len(before) else None,
+                "kept_prefix": float(kept[:, level].mean()) if len(before) else None,
                 "first_changed_here": int((first_change == level).sum()),
                 "grouping_ami": None if ami is None else ami.value,
             }
         )
-
-    def title(key: str) -> str:
-        return (titles or {}).get(key, "")
-
-    moved = np.flatnonzero([tuple(old[key]) != tuple(new[key]) for key in common])
+    moved = np.flatnonzero(pc.not_equal(before["sid"], after["sid"]).to_numpy())
     shown = moved[np.argsort(first_change[moved], kind="stable")][:examples]
+    pairs = zip(before.take(shown).to_pylist(), after["sid"].take(shown).to_pylist(), shown.tolist(), strict=True)
     result: dict[str, Any] = {
         "old": len(old),
         "new": len(new),
-        "common": len(common),
+        "common": len(before),
         "added": len(added),
         "withdrawn": len(withdrawn),
         "moved": len(moved),
@@ -84,31 +91,36 @@ def diff(
         "levels": levels,
         "moved_examples": [
             {
-                "product_id": common[row],
-                "title": title(common[row]),
-                "old": sid_text(old[common[row]]),
-                "new": sid_text(new[common[row]]),
-                "first_changed_level": int(first_change[row]) + 1 if comparable else None,
+                "product_id": row["product_id"],
+                "title": "",
+                "old": row["sid"],
+                "new": sid,
+                "first_changed_level": int(first_change[number]) + 1 if comparable else None,
             }
-            for row in shown.tolist()
+            for row, sid, number in pairs
         ],
-        "added_examples": [
-            {"product_id": key, "title": title(key), "sid": sid_text(new[key])} for key in added[:examples]
-        ],
-        "withdrawn_examples": [
-            {"product_id": key, "title": title(key), "sid": sid_text(old[key])} for key in withdrawn[:examples]
-        ],
+        **{
+            f"{name}_examples": [
+                {"product_id": row["product_id"], "title": "", "sid": row["sid"]}
+                for row in table.slice(0, examples).to_pylist()
+            ]
+            for name, table in (("added", added), ("withdrawn", withdrawn))
+        },
     }
+    told = [row for name in ("moved", "added", "withdrawn") for row in result[f"{name}_examples"]]
+    known_titles = titles([row["product_id"] for row in told])
+    for row in told:
+        row["title"] = known_titles.get(row["product_id"], "")
     result["markdown"] = _markdown(result, depths)
     return result
 
 
-def _depth(table: Mapping[str, Sequence[int]], further: bool) -> int | None:
-    """Levels of a table's codes; None where it is empty."""
-    lengths = {len(sid) for sid in table.values()}
-    if len(lengths) > 1:
-        raise ValueError(f"one table holds SIDs of {' and '.join(map(str, sorted(lengths)))} tokens")
-    return lengths.pop() - further if lengths else None
+def _tokens(table: pa.Table) -> int:
+    """How many tokens a table's SIDs have; 0 where it is empty."""
+    found = lengths(table["sid"])
+    if len(found) > 1:
+        raise ValueError(f"one table holds SIDs of {' and '.join(map(str, found))} tokens")
+    return found[0] if found else 0
 
 
 CATEGORY_MOVED, TEXT_CHANGED, DRIFTED = "category moved", "text changed", "quantiser drifted"

@@ -6,13 +6,14 @@ is by itself (`report.py`), and how one table changed over time (`codebook_diff.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from sid_pipeline.evaluation.metrics import Path, agreement, prefix_ids, shared_depth, sid_text, tree_labels
+from sid_pipeline.evaluation.metrics import Path, agreement, numbered_paths, prefix_ids, shared_depth, sid_text
 from sid_pipeline.evaluation.report import cell, markdown_table
 
 
@@ -22,21 +23,18 @@ class CodeTable:
 
     Attributes:
         name: the flavour or release.
-        product_ids: N strings, each once.
+        products: N rows of product_id, each once, title, and category (a list of strings, null or empty for
+            uncategorised) where there is a taxonomy.
         codes: (N, L) int.
-        texts: N strings that a reader recognises a product by.
-        categories: N paths, None for uncategorised; or None: there is no taxonomy.
     """
 
     name: str
-    product_ids: Sequence[str]
+    products: pa.Table
     codes: np.ndarray
-    texts: Sequence[str]
-    categories: Sequence[Path | None] | None = None
 
 
 def compare_flavours(a: CodeTable, b: CodeTable, *, examples: int = 10, seed: int = 0) -> dict[str, Any]:
-    """Compare two code tables on the products that both have. Texts and categories are taken from `a`.
+    """Compare two code tables on the products that both have. Titles and categories are taken from `a`.
 
     A pair is grouped at level l when its products share the prefix of l levels. The counts are of all pairs
     and exact. `same_leaf` is the share of a side's grouped pairs, of categorised products, that are of one
@@ -57,10 +55,9 @@ def compare_flavours(a: CodeTable, b: CodeTable, *, examples: int = 10, seed: in
     if codes_a.shape[1] != codes_b.shape[1]:
         raise ValueError(f"{a.name} has {codes_a.shape[1]} levels and {b.name} {codes_b.shape[1]}: not comparable")
     prefix_a, prefix_b = prefix_ids(codes_a), prefix_ids(codes_b)
-    texts = [a.texts[row] for row in row_a.tolist()]
-    paths = [a.categories[row] if a.categories is not None else None for row in row_a.tolist()]
-    labels, tree = tree_labels(paths)
-    leaves = labels[:, -1] if labels.shape[1] else None
+    products = a.products.take(row_a)
+    titles = products["title"]
+    leaves, tree = numbered_paths(products["category"]) if "category" in products.column_names else (None, [])
     levels = []
     for level in range(codes_a.shape[1] if len(row_a) else 0):
         x, y = prefix_a[:, level], prefix_b[:, level]
@@ -78,7 +75,6 @@ def compare_flavours(a: CodeTable, b: CodeTable, *, examples: int = 10, seed: in
                 "same_leaf_b": _same_leaf(y, leaves),
             }
         )
-    ids = [a.product_ids[row] for row in row_a.tolist()]
     sides = ((a.name, prefix_a, prefix_b), (b.name, prefix_b, prefix_a))
     shown = [
         {
@@ -88,21 +84,21 @@ def compare_flavours(a: CodeTable, b: CodeTable, *, examples: int = 10, seed: in
                     "shared_levels": depth,
                     "products": [
                         {
-                            "product_id": ids[row],
-                            "text": texts[row],
-                            "category": list(paths[row] or ()),
+                            "product_id": product["product_id"],
+                            "text": product["title"],
+                            "category": product.get("category") or [],
                             "sid_a": sid_text(codes_a[row]),
                             "sid_b": sid_text(codes_b[row]),
                         }
-                        for row in (i, j)
+                        for row, product in zip((i, j), products.take([i, j]).to_pylist(), strict=True)
                     ],
                 }
-                for i, j, depth in _differing_pairs(together, apart, texts, examples, seed)
+                for i, j, depth in _differing_pairs(together, apart, titles, examples, seed)
             ],
         }
         for name, together, apart in sides
     ]
-    beside = [] if leaves is None else _categories_beside(prefix_a[:, 0], prefix_b[:, 0], leaves, tree[-1], examples)
+    beside = [] if leaves is None else _categories_beside(prefix_a[:, 0], prefix_b[:, 0], leaves, tree, examples)
     result: dict[str, Any] = {
         "a": a.name,
         "b": b.name,
@@ -172,17 +168,14 @@ def _categories_beside(
 
 def _common_rows(a: CodeTable, b: CodeTable) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the shared products in each table, in the order of product_id."""
-    position = []
-    for table in (a, b):
-        rows = {key: row for row, key in enumerate(table.product_ids)}
-        if len(rows) != len(table.product_ids):
+    ids = [table.products["product_id"] for table in (a, b)]
+    for table, column in zip((a, b), ids, strict=True):
+        if pc.count_distinct(column).as_py() != len(column):
             raise ValueError(f"{table.name} holds a product_id more than once")
-        position.append(rows)
-    common = sorted(position[0].keys() & position[1].keys())
-    return (
-        np.array([position[0][key] for key in common], np.int64),
-        np.array([position[1][key] for key in common], np.int64),
-    )
+    order = pc.sort_indices(ids[0])
+    place = pc.index_in(ids[0].take(order), value_set=ids[1])
+    both = pc.is_valid(place)
+    return order.filter(both.combine_chunks()).to_numpy(), place.filter(both).to_numpy()
 
 
 def _grouped(part: np.ndarray) -> int:
@@ -200,12 +193,12 @@ def _same_leaf(part: np.ndarray, leaves: np.ndarray | None) -> float | None:
 
 
 def _differing_pairs(
-    together: np.ndarray, apart: np.ndarray, texts: Sequence[str], examples: int, seed: int
+    together: np.ndarray, apart: np.ndarray, titles: pa.ChunkedArray, examples: int, seed: int
 ) -> list[tuple[int, int, int]]:
     """Pairs (i, j, shared levels) that `together` holds deepest and `apart` parts at the first level.
 
     Neighbours in a seeded shuffle inside each group are looked at, so no group gets quadratic; one pair a
-    group of two levels, and pairs of different texts only.
+    group of two levels, and pairs of different titles only.
     """
     n = len(together)
     if n < 2:
@@ -220,12 +213,12 @@ def _differing_pairs(
     found: list[tuple[int, int, int]] = []
     seen: set[int] = set()
     group_level = min(1, together.shape[1] - 1)
-    for position in candidates.tolist():
+    for position in candidates:
         if len(found) >= examples:
             break
         first, second = sorted((int(i[position]), int(j[position])))
         group = int(together[first, group_level])
-        if group in seen or texts[first].casefold() == texts[second].casefold():
+        if group in seen or titles[first].as_py().casefold() == titles[second].as_py().casefold():
             continue
         seen.add(group)
         found.append((first, second, int(depth[position])))

@@ -16,14 +16,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import gammaln
-from scipy.stats import t as student_t
+import pyarrow as pa
+import pyarrow.compute as pc
+from scipy.special import gammaln, stdtrit
 
 from sid_pipeline.evaluation.pairs import Pairs, row_blocks
 from sid_pipeline.rqvae.gate import NEAR_DUPLICATE_COSINE
 
 Path = tuple[str, ...]
 
+_STEP = "\x1f"  # between the steps of a path; ingest lets no name hold it
 _Z95 = 1.959964
 _JACKKNIFE_GROUPS = 20
 
@@ -263,7 +265,7 @@ def spearman(pairs: Pairs, depth: np.ndarray) -> Estimate | None:
         return Estimate(value, None, None, len(pairs))
     groups = len(left_out)
     error = np.sqrt((groups - 1) / groups * np.square(left_out - left_out.mean()).sum())
-    half = float(student_t.ppf(0.975, groups - 1) * error)
+    half = float(stdtrit(groups - 1, 0.975) * error)
     return Estimate(value, max(-1.0, value - half), min(1.0, value + half), len(pairs))
 
 
@@ -375,6 +377,20 @@ def tree_labels(categories: Sequence[Path | None]) -> tuple[np.ndarray, list[lis
         labels[:, level] = lookup[row]
         paths.append(names)
     return labels, paths
+
+
+def numbered_paths(categories: pa.ChunkedArray) -> tuple[np.ndarray, list[Path]]:
+    """Number the category paths of a column of lists of strings.
+
+    Returns:
+        (N,) int64, -1 where a path is null or empty; the path of each number, in lexical order.
+    """
+    known = pc.binary_join(categories, _STEP).combine_chunks().dictionary_encode()
+    paths = [tuple(path.split(_STEP)) if path else () for path in known.dictionary.to_pylist()]
+    order = sorted((path, number) for number, path in enumerate(paths) if path)
+    rank = np.full(len(paths) + 1, -1, np.int64)
+    rank[[number for _, number in order]] = np.arange(len(order))
+    return rank[known.indices.fill_null(len(paths)).to_numpy()], [path for path, _ in order]
 
 
 def agreement(a: np.ndarray, b: np.ndarray, population: int | None = None) -> dict[str, Any]:
@@ -577,7 +593,7 @@ def _effective_estimate(whole: float, leaf: np.ndarray, part: np.ndarray, popula
     if groups < 2:
         return Estimate(whole, None, None, n)
     error = np.sqrt((groups - 1) / groups * np.square(left_out - left_out.mean()).sum() * (1 - n / population))
-    half = float(student_t.ppf(0.975, groups - 1) * error)
+    half = float(stdtrit(groups - 1, 0.975) * error)
     return Estimate(whole, max(1.0, whole - half), whole + half, n)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sid_pipeline.evaluation.metrics import prefix_ids
 from sid_pipeline.evaluation.names import prefix_names
@@ -30,8 +31,9 @@ _STATIC = (
     "vendor/LICENSES.txt",
     "index.html",
 )
-# Under a cut the tree keeps its first levels whole, and deeper ones only as far as products are held.
-_LEVELS_WHEN_CUT = 2
+# A site holds at most so many products, and above that at most so many of one prefix of two levels; the tree then keeps
+# its first levels whole, and deeper ones only as far as products are held.
+MAX_PRODUCTS, OF_A_PREFIX, LEVELS_WHEN_CUT = 20_000, 30, 2
 _TEXT_LIMIT = 240
 
 
@@ -42,19 +44,22 @@ class ExplorerFlavour:
     Attributes:
         name, release: shown, and used in addresses inside the site.
         codes: (N, L) int; a row with a negative code has no SID in this flavour.
-        names: table with the columns prefix, level, count, name, words, top_brands of `prefix_names`; None: it
-            is computed.
+        without_sid: products of the catalogue that have none; None: as the codes say.
+        names: rows of `prefix_names`, of all levels or, under a cut, of the first `LEVELS_WHEN_CUT`; None: they are
+            made from the products given.
         report: `Report.to_dict()`, for the health charts and the lists of fragmented and suspicious products; or
             None.
         unusual: products farther from their codewords than the training set ever was: rows of product_id,
             distance, margin; the worst first.
         previous: how the table differs from the one before: `against` (its name), what `codebook_diff.diff`
-            returns, and `why`, from product_id to what changed the SID; or None where there is none.
+            returns with `why` in each row of `moved_examples`, and `reasons`, products by what changed their SID; or
+            None where there is none.
     """
 
     name: str
     release: str
     codes: np.ndarray
+    without_sid: int | None = None
     names: pa.Table | None = None
     report: Mapping[str, Any] | None = None
     unusual: Sequence[Mapping[str, Any]] = ()
@@ -67,26 +72,42 @@ class ExplorerInput:
 
     Attributes:
         title, as_of_snapshot: of the whole site.
-        product_ids, titles: N strings, each product_id once.
-        flavours: code tables of these N products, row by row.
-        brands, categories, texts: N each, or None where there are none. `texts` is shown below the
-            title, cut.
+        products: the N products that the site holds: product_id, each once, title and, where there are any, brand,
+            category (lists of strings) and description, shown below the title, cut.
+        flavours: code tables of these products, row by row.
+        total: products of the catalogue; None: all are held.
         comparison: what `compare_flavours` returns, or None.
-        max_products: most products held. All are held up to this number.
-        products_per_prefix: above it, most products held of one prefix of two levels.
     """
 
     title: str
     as_of_snapshot: str
-    product_ids: Sequence[str]
-    titles: Sequence[str]
+    products: pa.Table
     flavours: Sequence[ExplorerFlavour]
-    brands: Sequence[str | None] | None = None
-    categories: Sequence[tuple[str, ...] | None] | None = None
-    texts: Sequence[str | None] | None = None
+    total: int | None = None
     comparison: Mapping[str, Any] | None = None
-    max_products: int = 20_000
-    products_per_prefix: int = 30
+
+
+def held_rows(tables: Sequence[np.ndarray], most: int = MAX_PRODUCTS, of_a_prefix: int = OF_A_PREFIX) -> np.ndarray:
+    """The rows of products that a site holds: all up to `most`, else the first few of each prefix of two levels.
+
+    Args:
+        tables: codes (N, L) of the same N products, one table a flavour; a negative code is no SID.
+
+    Returns:
+        row numbers, ascending.
+    """
+    n = len(tables[0])
+    if n <= most:
+        return np.arange(n)
+    rank = np.full(n, n, np.int64)
+    for codes in tables:
+        rows = np.flatnonzero((codes >= 0).all(axis=1))
+        part = prefix_ids(codes[rows])[:, min(LEVELS_WHEN_CUT, codes.shape[1]) - 1]
+        order = np.argsort(part, kind="stable")
+        place = np.arange(len(rows)) - np.searchsorted(part[order], part[order])
+        rank[rows[order]] = np.minimum(rank[rows[order]], place)
+    chosen = np.argsort(rank, kind="stable")[:most]
+    return np.sort(chosen[rank[chosen] < of_a_prefix])
 
 
 def write_explorer(folder: str | Path, given: ExplorerInput) -> Path:
@@ -102,20 +123,20 @@ def write_explorer(folder: str | Path, given: ExplorerInput) -> Path:
     target = Path(folder)
     for part in ("data", "vendor"):
         (target / part).mkdir(parents=True, exist_ok=True)
-    held = _held_rows(given)
-    cut = len(held) < len(given.product_ids)
+    held = len(given.products)
+    total = held if given.total is None else given.total
     scripts = []
     for number, flavour in enumerate(given.flavours):
         script = f"data/flavour_{number}.js"
         scripts.append(script)
-        _write_script(target / script, f"flavours[{number}]", _flavour_data(given, flavour, held, cut))
-    _write_script(target / "data/products.js", "products", _products(given, held))
+        _write_script(target / script, f"flavours[{number}]", _flavour_data(given.products, flavour, cut=held < total))
+    _write_script(target / "data/products.js", "products", _products(given.products))
     catalogue = {
         "title": given.title,
         "as_of_snapshot": given.as_of_snapshot,
-        "total": len(given.product_ids),
-        "held": len(held),
-        "products_per_prefix": given.products_per_prefix,
+        "total": total,
+        "held": held,
+        "products_per_prefix": OF_A_PREFIX,
         "comparison": {key: value for key, value in (given.comparison or {}).items() if key != "markdown"} or None,
     }
     _write_script(target / "data/catalogue.js", "catalogue", catalogue)
@@ -130,83 +151,52 @@ def write_explorer(folder: str | Path, given: ExplorerInput) -> Path:
 
 
 def _validate(given: ExplorerInput) -> None:
-    n = len(given.product_ids)
-    lengths = {
-        "titles": given.titles,
-        "brands": given.brands,
-        "categories": given.categories,
-        "texts": given.texts,
-        **{f"codes of {flavour.name}": flavour.codes for flavour in given.flavours},
-    }
-    for name, values in lengths.items():
-        if values is not None and len(values) != n:
-            raise ValueError(f"{name} has {len(values)} rows and product_ids {n}: give one for every product")
+    n = len(given.products)
+    for flavour in given.flavours:
+        if len(flavour.codes) != n:
+            raise ValueError(f"codes of {flavour.name} has {len(flavour.codes)} rows and products {n}: give one each")
     names = [flavour.name for flavour in given.flavours]
     if len(set(names)) < len(names):
         raise ValueError(f"two flavours have one name: {', '.join(names)}")
 
 
-def _held_rows(given: ExplorerInput) -> np.ndarray:
-    """Rows whose products go into the data: all, or the first few of each prefix of two levels."""
-    n = len(given.product_ids)
-    if n <= given.max_products:
-        return np.arange(n)
-    rank = np.full(n, n, np.int64)
-    for flavour in given.flavours:
-        codes = np.asarray(flavour.codes)
-        rows = np.flatnonzero((codes >= 0).all(axis=1))
-        part = prefix_ids(codes[rows])[:, min(_LEVELS_WHEN_CUT, codes.shape[1]) - 1]
-        order = np.argsort(part, kind="stable")
-        place = np.arange(len(rows)) - np.searchsorted(part[order], part[order])
-        rank[rows[order]] = np.minimum(rank[rows[order]], place)
-    chosen = np.argsort(rank, kind="stable")[: given.max_products]
-    return np.sort(chosen[rank[chosen] < given.products_per_prefix])
-
-
-def _products(given: ExplorerInput, held: np.ndarray) -> list[list[str]]:
+def _products(products: pa.Table) -> list[list[str]]:
     """Rows of id, title, brand, category, text; a text that only repeats the title is left out."""
     rows = []
-    for row in held.tolist():
-        title = given.titles[row]
-        text = (given.texts[row] or "") if given.texts is not None else ""
-        path = (given.categories[row] or ()) if given.categories is not None else ()
-        brand = (given.brands[row] or "") if given.brands is not None else ""
+    for row in products.to_pylist():
+        text = row.get("description") or ""
         shown = text if len(text) <= _TEXT_LIMIT else text[: _TEXT_LIMIT - 1] + "…"
-        rows.append([given.product_ids[row], title, brand, " > ".join(path), "" if shown == title else shown])
+        category, brand = " > ".join(row.get("category") or ()), row.get("brand") or ""
+        rows.append([row["product_id"], row["title"], brand, category, "" if shown == row["title"] else shown])
     return rows
 
 
-def _flavour_data(given: ExplorerInput, flavour: ExplorerFlavour, held: np.ndarray, cut: bool) -> dict[str, Any]:
-    """Codes of the held products, and rows of prefix, count, name, words, brands in the order of the tree."""
+def _flavour_data(products: pa.Table, flavour: ExplorerFlavour, cut: bool) -> dict[str, Any]:
+    """Codes of the products, and rows of prefix, count, name, words, brands in the order of the tree."""
     codes = np.asarray(flavour.codes)
     assigned: np.ndarray = np.asarray((codes >= 0).all(axis=1))
-    levels = _LEVELS_WHEN_CUT if cut else codes.shape[1]
     names = flavour.names
     if names is None:
-        rows = np.flatnonzero(assigned).tolist()
-        names = prefix_names(
-            codes[assigned],
-            [given.product_ids[row] for row in rows],
-            [given.titles[row] for row in rows],
-            [given.categories[row] for row in rows] if given.categories is not None else None,
-            [given.brands[row] for row in rows] if given.brands is not None else None,
-            levels=levels,
-        )
+        names = prefix_names(codes[assigned], products.filter(pa.array(assigned)))
+    levels = LEVELS_WHEN_CUT if cut else codes.shape[1]
+    names = names.filter(pc.less_equal(names["level"], levels))
     prefixes = [
-        [row["prefix"], row["count"], row["name"], " ".join(row["words"]), ", ".join(row["top_brands"])]
-        for row in names.select(["prefix", "level", "count", "name", "words", "top_brands"]).to_pylist()
-        if row["level"] <= levels
+        [row["prefix"], row["products"], row["name"], " ".join(row["words"]), ", ".join(row["brands"])]
+        for row in names.select(["prefix", "products", "name", "words", "brands"]).to_pylist()
     ]
     prefixes.sort(key=lambda row: [int(code) for code in row[0].split("_")])
+    without = int((~assigned).sum()) if flavour.without_sid is None else flavour.without_sid
     return {
         "name": flavour.name,
         "release": flavour.release,
         "levels": int(codes.shape[1]),
-        "without_sid": int((~assigned).sum()),
+        "without_sid": without,
         "report": None if flavour.report is None else _report(flavour.report),
         "unusual": [dict(row) for row in flavour.unusual],
-        "previous": None if flavour.previous is None else _previous(flavour.previous),
-        "codes": [codes[row].tolist() if assigned[row] else None for row in held.tolist()],
+        "previous": None
+        if flavour.previous is None
+        else {k: v for k, v in flavour.previous.items() if k != "markdown"},
+        "codes": [row if has else None for row, has in zip(codes.tolist(), assigned.tolist(), strict=True)],
         "prefixes": prefixes,
     }
 
@@ -254,18 +244,6 @@ def _report(report: Mapping[str, Any]) -> dict[str, Any]:
         "misplaced": report["error_propagation_examples"],
         "misplaced_level": tables[OURS]["error_propagation"]["prefix_level"],
         "different_texts": report["different_texts"],
-    }
-
-
-def _previous(previous: Mapping[str, Any]) -> dict[str, Any]:
-    why = previous["why"]
-    reasons: dict[str, int] = {}
-    for reason in why.values():
-        reasons[reason] = reasons.get(reason, 0) + 1
-    return {
-        **{key: value for key, value in previous.items() if key not in {"markdown", "why"}},
-        "moved_examples": [{**row, "why": why.get(row["product_id"], "")} for row in previous["moved_examples"]],
-        "reasons": dict(sorted(reasons.items())),
     }
 
 

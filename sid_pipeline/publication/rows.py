@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from sid_pipeline.publication.folder import PublicationError
 from sid_pipeline.publication.store import Store
+from sid_pipeline.sids import codes_of
 
 ROWS_PER_GROUP = 1 << 17
 
@@ -102,21 +103,14 @@ def sid_codes(sids: pa.Array | pa.ChunkedArray, sizes: list[int]) -> NDArray[np.
     Raises:
         PublicationError: a SID of another number of codes, or a code outside its level; the message names it.
     """
-    values = sids.combine_chunks() if isinstance(sids, pa.ChunkedArray) else sids
-    steps = pc.split_pattern(values, "_")
-    right = pc.equal(pc.list_value_length(steps), len(sizes))
-    if not pc.all(right, min_count=0).as_py():
-        wrong = values[pc.index(pc.fill_null(right, False), False).as_py()]
-        raise PublicationError(f"the SID {wrong.as_py()!r} has not {len(sizes)} codes like the others of its table")
     try:
-        flat = steps.flatten().cast(pa.int32()).to_numpy(zero_copy_only=False)
-    except pa.ArrowInvalid as error:
-        raise PublicationError(f"a SID holds something else than codes: {error}") from error
-    codes = flat.reshape(len(values), len(sizes))
+        codes = codes_of(sids, len(sizes))
+    except ValueError as error:
+        raise PublicationError(str(error)) from error
     limits = np.array([size or np.iinfo(np.int32).max for size in sizes])
     outside = ((codes < 0) | (codes >= limits)).any(axis=1)
     if outside.any():
-        raise PublicationError(f"the SID {values[int(outside.argmax())].as_py()!r} has a code outside of {sizes}")
+        raise PublicationError(f"the SID {sids[int(outside.argmax())].as_py()!r} has a code outside of {sizes}")
     return codes
 
 

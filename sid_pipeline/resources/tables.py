@@ -372,8 +372,7 @@ class Tables:
         # exit, while a read-ahead thread still holds it.)
         filesystem, root = fs.FileSystem.from_uri(self._rust_location(spec))
         table = DeltaTable(self._rust_location(spec))
-        log = pa.table(table.get_add_actions())
-        paths = [f"{root}/{unquote(path)}" for path in log["path"].to_pylist()]
+        paths = [f"{root}/{unquote(file['path'])}" for file in _files(table, slice)]
         if not paths:
             return schema.empty_table().select(columns or spec.column_names)
         # Rows that are marked as deleted still lie in their files.
@@ -401,12 +400,15 @@ class Tables:
             filters = wanted if filters is None else filters & wanted
         names = columns or spec.column_names
         parts = [dataset([path for path in paths if path not in kept]).to_table(columns=names, filter=filters)]
-        for path, mask in kept.items():
-            rows = dataset([path]).to_table()
-            # A mask ends with the last deleted row.
-            keep = pa.concat_arrays([mask.values, pa.array([True] * (len(rows) - len(mask.values)), pa.bool_())])
-            left = ds.dataset(rows.filter(keep)).to_table(columns=names, filter=filters)
-            parts.append(left)
+        for path in (path for path in paths if path in kept):
+            mask, place = kept[path].values, 0
+            for batch in dataset([path]).to_batches():  # in the order of the file
+                keep = mask.slice(place, len(batch))  # it ends with the last deleted row
+                keep = pa.concat_arrays([keep, pa.repeat(True, len(batch) - len(keep))])
+                place += len(batch)
+                parts.append(
+                    ds.dataset(pa.Table.from_batches([batch.filter(keep)])).to_table(columns=names, filter=filters)
+                )
         return pa.concat_tables(parts)
 
     def last_commit(self, spec: TableSpec, **slice: str) -> dict[str, Any] | None:

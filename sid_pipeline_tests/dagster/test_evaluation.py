@@ -4,18 +4,15 @@ night; and what these assets say of inputs that they cannot read. No Spark is st
 from __future__ import annotations
 
 import dagster as dg
-import numpy as np
-import pyarrow as pa
 import pytest
 
 from sid_pipeline.assets import codebook_diff, comparison, explorer, names, report
-from sid_pipeline.assets.assigned import Assigned
 from sid_pipeline.assets.flavours import Flavour
 from sid_pipeline.publication.live import pointer_path, write_pointer
 from sid_pipeline.publication.publish import publish
 from sid_pipeline.receipts import Receipt
 from sid_pipeline.resources.warehouse import Warehouse
-from sid_pipeline.schemas import SEMANTIC_IDS
+from sid_pipeline.schemas import PRODUCTS, SEMANTIC_IDS
 from sid_pipeline.settings import load_settings
 from sid_pipeline_tests.publications import source
 
@@ -127,9 +124,11 @@ def test_the_explorer_tells_why_of_those_alone_that_moved(shop, policy):
         sids = {"p1": ("1_2_0_0", "1_2_0_0"), "p2": ("1_2_7_7", "1_2_7_7"), "p3": ("1_2_0_0", "1_2_3_4")}
     folder = shop.live(was, policy)
     shop.now(sids, policy)
-    assigned = Assigned(pa.table({"product_id": ["p2"], "title": ["Tea"]}), np.zeros((1, 4), int), DAY2)
-    found = explorer._changes(shop.warehouse, shop.flavour, "r1", folder, assigned)
-    assert found["why"] == {"p2": "text_changed"} and found["moved"] == 1
+    blank = dict.fromkeys(PRODUCTS.column_names)
+    rows = [{**blank, "snapshot": DAY2, "product_id": "p2", "title": "Tea", "text_hash": "h"}]
+    shop.warehouse.tables.append_rows(PRODUCTS, rows)
+    found = explorer._changes(shop.warehouse, shop.flavour, "r1", folder)
+    assert found["reasons"] == {"text_changed": 1} and found["moved"] == 1
     assert found["moved_examples"][0]["title"] == "Tea" and found["against"] == f"r1 as of {DAY1}"
 
 
@@ -141,17 +140,17 @@ class Asked(Exception):
 
 
 def test_texts_are_read_for_the_explorer_alone(shop, monkeypatch):
-    def asked(warehouse, flavour, release, columns):
+    def asked(warehouse, flavour_or_days, release_or_ids, columns):
         raise Asked(*columns)
 
-    for module in (names, comparison, explorer):
-        monkeypatch.setattr(module, "assigned_products", asked)
+    for module, reads in ((names, "assigned_products"), (comparison, "assigned_products"), (explorer, "described")):
+        monkeypatch.setattr(module, reads, asked)
     shop.now({"p1": ("1_2_0_0", "1_2_0_0")}, SHARE)
     warehouse, flavour = shop.warehouse, shop.flavour
     calls = {
         "names": lambda: names._name_prefixes(warehouse, flavour, "r1"),
         "comparison": lambda: comparison._compare(warehouse, [flavour, flavour], "r1"),
-        "explorer": lambda: explorer._explore(warehouse, [flavour], "r1", {}, {}),
+        "explorer": lambda: explorer._explore(warehouse, [flavour], "r1", {"esci": {"as_of_snapshot": DAY2}}, {}),
     }
     wanted = {}
     for name, call in calls.items():

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from sid_pipeline.evaluation.codebook_diff import diff
 from sid_pipeline.evaluation.comparison import CodeTable, compare_flavours
 from sid_pipeline.evaluation.report import EvaluationInput, Sampling, evaluate
 from sid_pipeline.explorer.site import ExplorerFlavour, ExplorerInput, write_explorer
+from sid_pipeline.sids import spelt
+from sid_pipeline_tests.unit.evaluation.conftest import products
 
 pytestmark = pytest.mark.slow
 
@@ -43,20 +46,24 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 sampling=Sampling(random_pairs=500, anchors=30, neighbours=12, pairs_per_band=50),
             )
         )  # fmt: skip
-        new = {key: tuple(row) for key, row in zip(ids, codes.tolist(), strict=True)}
-        old = {**new, "p03": (0, 0, 0, 0), "gone": (1, 1, 1, 1)}
-        changes = {**diff(old, new, dict(zip(ids, titles, strict=True))), "against": "r1 as of 2026-01-05"}
+        new = pa.table({"product_id": ids, "sid": spelt(codes)})
+        before = {**dict(zip(ids, new["sid"].to_pylist(), strict=True)), "p03": "0_0_0_0", "gone": "1_1_1_1"}
+        old = pa.table({"product_id": list(before), "sid": list(before.values())})
+        changes = diff(old, new, lambda wanted: dict(zip(ids, titles, strict=True)))
+        changes["moved_examples"] = [{**row, "why": "text_changed"} for row in changes["moved_examples"]]
+        changes |= {"against": "r1 as of 2026-01-05", "reasons": {"text_changed": 1}}
         flavours.append(
             ExplorerFlavour(
-                name, "r1", codes, report=report.to_dict(), previous={**changes, "why": {"p03": "text_changed"}},
+                name, "r1", codes, report=report.to_dict(), previous=changes,
                 unusual=[{"product_id": "p07", "distance": 1.5, "margin": 0.1}],
             )
         )  # fmt: skip
     coded = (("esci", esci), ("esci_gemma", gemma))
-    tables = [CodeTable(name, ids, codes, titles, categories) for name, codes in coded]
+    every = products(ids, titles, categories)
+    tables = [CodeTable(name, every, codes) for name, codes in coded]
     folder = tmp_path_factory.mktemp("explorer")
     given = ExplorerInput(
-        "Sample", "2026-01-06", ids, titles, flavours, categories=categories, texts=[NASTY] * N,
+        "Sample", "2026-01-06", every.append_column("description", pa.array([NASTY] * N)), flavours,
         comparison=compare_flavours(*tables),
     )  # fmt: skip
     return write_explorer(folder, given)

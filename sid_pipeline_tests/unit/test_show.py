@@ -83,7 +83,8 @@ def test_under_capacity_it_is_told_where_a_product_went_and_why_one_has_no_sid(w
     assert line(warehouse, "waits") == "esci: no SID (no text)"
     assert line(warehouse, "nobody") == "esci: no SID (not assigned in release 'r1')"
     assert [product for product, _, _ in products_under(warehouse, "esci", "r1", DAY, "1_2_3_4")] == ["home"]
-    assert assigned_sids(warehouse, "esci", "r1") == {"home": "1_2_3_4", "moved": "1_2_3_9"}
+    found = assigned_sids(warehouse, "esci", "r1").sort_by("product_id").to_pydict()
+    assert found == {"product_id": ["home", "moved"], "sid": ["1_2_3_4", "1_2_3_9"]}
     text = show_prefix(warehouse, "1_2", ["esci"], "r1", DAY, 20)
     assert "esci 1_2 (name of 1_2): 2 products" in text and "1_2_3_9" in text and "title of full" not in text
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 SHARED = Path(os.environ.get("SID_SHARED") or Path(__file__).resolve().parents[4] / "shared")
@@ -23,6 +24,21 @@ class Catalogue:
     categories: list[tuple[str, ...] | None]
     vectors: np.ndarray
     codes: np.ndarray
+
+    @property
+    def products(self) -> pa.Table:
+        """The products as a table, without categories."""
+        return products(self.ids, self.titles)
+
+
+def products(ids, titles, categories=None, brands=None) -> pa.Table:
+    """Rows of product_id, title and, where given, category and brand."""
+    columns = {"product_id": pa.array(ids, pa.string()), "title": pa.array(titles, pa.string())}
+    if categories is not None:
+        columns["category"] = pa.array(categories, pa.list_(pa.string()))
+    if brands is not None:
+        columns["brand"] = pa.array(brands, pa.string())
+    return pa.table(columns)
 
 
 @pytest.fixture

@@ -1,15 +1,30 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from sid_pipeline.evaluation.codebook_diff import CATEGORY_MOVED, DRIFTED, TEXT_CHANGED, diff, reasons, token_map
+from sid_pipeline.evaluation import codebook_diff
+from sid_pipeline.evaluation.codebook_diff import CATEGORY_MOVED, DRIFTED, TEXT_CHANGED, reasons, token_map
+
+
+def sids(codes: dict[str, list[int]]) -> pa.Table:
+    """Codes by product as a table of SIDs, in falling order of the ids."""
+    rows = sorted(codes.items(), reverse=True)
+    spelt = ["_".join(map(str, row)) for _, row in rows]
+    return pa.table(
+        {"product_id": pa.array([key for key, _ in rows], pa.string()), "sid": pa.array(spelt, pa.string())}
+    )
+
+
+def diff(old, new, **options):
+    return codebook_diff.diff(sids(old), sids(new), **options)
 
 
 def test_counts_and_shares_by_hand():
     old = {"a": [0, 0], "b": [0, 1], "c": [1, 0], "d": [1, 1], "gone": [2, 2]}
     new = {"a": [0, 0], "b": [0, 2], "c": [3, 0], "d": [1, 1], "fresh": [2, 2]}
-    found = diff(old, new, titles={"b": "Tea | jam", "gone": "Soap"})
+    found = diff(old, new, titles=lambda ids: {"b": "Tea | jam", "gone": "Soap"})
     assert [found[key] for key in ("old", "new", "common", "added", "withdrawn", "moved")] == [
         5,
         5,

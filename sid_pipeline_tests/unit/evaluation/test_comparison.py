@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from sid_pipeline.evaluation.comparison import CodeTable, compare_flavours
+from sid_pipeline_tests.unit.evaluation.conftest import products
 
-IDS = ["a", "b", "c", "d"]
-TEXTS = ["brie", "olives", "cheddar", "tapenade"]
 CATEGORIES = [("food", "cheese"), ("food", "olive"), ("food", "cheese"), ("food", "olive")]
+PRODUCTS = products(["a", "b", "c", "d"], ["brie", "olives", "cheddar", "tapenade"], CATEGORIES)
 # One side groups by category, the other what goes together.
-SUBSTITUTES = CodeTable("esci", IDS, np.array([[0, 0], [1, 0], [0, 0], [1, 1]]), TEXTS, CATEGORIES)
-TOGETHER = CodeTable("esci_gemma", IDS, np.array([[0, 0], [0, 0], [1, 0], [1, 0]]), TEXTS, CATEGORIES)
+SUBSTITUTES = CodeTable("esci", PRODUCTS, np.array([[0, 0], [1, 0], [0, 0], [1, 1]]))
+TOGETHER = CodeTable("esci_gemma", PRODUCTS, np.array([[0, 0], [0, 0], [1, 0], [1, 0]]))
 
 
 def test_pairs_are_counted_by_hand():
@@ -39,7 +39,7 @@ def test_examples_show_what_each_side_holds_together():
 
 
 def test_equal_tables_agree_fully(catalogue):
-    table = CodeTable("x", catalogue.ids, catalogue.codes, catalogue.titles)
+    table = CodeTable("x", catalogue.products, catalogue.codes)
     found = compare_flavours(table, table)
     assert all(level["ami"] == pytest.approx(1) for level in found["levels"])
     assert all(level["jaccard"] == 1 for level in found["levels"])
@@ -48,22 +48,22 @@ def test_equal_tables_agree_fully(catalogue):
 
 
 def test_tables_are_matched_by_product_not_by_row(catalogue):
-    a = CodeTable("a", catalogue.ids, catalogue.codes, catalogue.titles)
+    a = CodeTable("a", catalogue.products, catalogue.codes)
     keep = np.arange(59, 9, -1)
-    b = CodeTable("b", [catalogue.ids[row] for row in keep], catalogue.codes[keep], [""] * 50)
+    b = CodeTable("b", catalogue.products.take(keep), catalogue.codes[keep])
     found = compare_flavours(a, b)
     assert found["items"] == 50
     assert all(level["only_a"] == level["only_b"] == 0 for level in found["levels"])
 
 
 def test_nothing_in_common_and_wrong_input(catalogue):
-    other = CodeTable("other", ["z"], np.zeros((1, 2), int), ["z"])
+    other = CodeTable("other", products(["z"], ["z"], [None]), np.zeros((1, 2), int))
     found = compare_flavours(SUBSTITUTES, other)
     assert (found["items"], found["levels"]) == (0, [])
     with pytest.raises(ValueError, match="more than once"):
-        compare_flavours(SUBSTITUTES, CodeTable("b", ["a", "a"], np.zeros((2, 2), int), ["", ""]))
+        compare_flavours(SUBSTITUTES, CodeTable("b", products(["a", "a"], ["", ""]), np.zeros((2, 2), int)))
     with pytest.raises(ValueError, match="esci has 2 levels and b 4"):
-        compare_flavours(SUBSTITUTES, CodeTable("b", IDS, np.zeros((4, 4), int), TEXTS))
+        compare_flavours(SUBSTITUTES, CodeTable("b", PRODUCTS, np.zeros((4, 4), int)))
 
 
 def test_categories_that_only_one_flavour_puts_side_by_side():
@@ -71,9 +71,8 @@ def test_categories_that_only_one_flavour_puts_side_by_side():
     ids = [f"p{row:02d}" for row in range(18)]
     apart = np.repeat([0, 1, 2], 6)[:, None]
     beside = np.repeat([0, 0, 2], 6)[:, None]
-    found = compare_flavours(
-        CodeTable("precise", ids, apart, ids, categories), CodeTable("broad", ids, beside, ids, categories)
-    )
+    table = products(ids, ids, categories)
+    found = compare_flavours(CodeTable("precise", table, apart), CodeTable("broad", table, beside))
     precise, broad = found["categories"]
     assert precise["pairs"] == []
     assert broad["grouped_by"] == "broad" and broad["other"] == "precise"

@@ -3,10 +3,14 @@ from __future__ import annotations
 import numpy as np
 
 from sid_pipeline.evaluation.names import NAMES_SCHEMA, prefix_names
+from sid_pipeline_tests.unit.evaluation.conftest import products
 
 
-def rows(*arguments, **options) -> dict[str, dict]:
-    table = prefix_names(*arguments, **options)
+def rows(codes, ids, titles, categories=None, brands=None, **options) -> dict[str, dict]:
+    return by_prefix(prefix_names(codes, products(ids, titles, categories, brands), **options))
+
+
+def by_prefix(table) -> dict[str, dict]:
     assert table.schema == NAMES_SCHEMA
     return {row["prefix"]: row for row in table.to_pylist()}
 
@@ -15,13 +19,13 @@ def test_a_name_is_the_majoritys_path_and_the_distinguishing_words(catalogue):
     brands = ["Fernwood" if row % 2 else "Ayla" for row in range(60)]
     found = rows(catalogue.codes, catalogue.ids, catalogue.titles, catalogue.categories, brands)
     assert found["0"]["name"] == "food: number" or found["0"]["category"] == "food"
-    assert found["0"]["count"] == 30
+    assert found["0"]["products"] == 30
     assert found["0_1"]["category"] == "food > banana"
     # The word of the category itself is not said again, and "number" is everywhere.
     assert found["0_1"]["words"][0] == "banana"
     assert found["0_1"]["level"] == 2
-    assert found["0_1"]["top_brands"] == ["Ayla", "Fernwood"]
-    assert found["0_1"]["sample_product_ids"] == ["p10", "p11", "p12", "p13", "p14"]
+    assert found["0_1"]["brands"] == ["Ayla", "Fernwood"]
+    assert found["0_1"]["sample"] == ["p10", "p11", "p12", "p13", "p14"]
     assert list(found)[:3] == ["0", "1", "0_0"]
 
 
@@ -51,36 +55,33 @@ def test_a_prefix_without_category_and_words_still_has_a_name():
 
 def test_row_order_changes_nothing(catalogue):
     order = np.random.default_rng(0).permutation(60)
-    straight = prefix_names(catalogue.codes, catalogue.ids, catalogue.titles, catalogue.categories)
-    shuffled = prefix_names(
-        catalogue.codes[order],
-        [catalogue.ids[row] for row in order],
-        [catalogue.titles[row] for row in order],
-        [catalogue.categories[row] for row in order],
-    )
+    table = products(catalogue.ids, catalogue.titles, catalogue.categories)
+    straight = prefix_names(catalogue.codes, table)
+    shuffled = prefix_names(catalogue.codes[order], table.take(order))
     assert straight.equals(shuffled)
 
 
 def test_levels_and_no_products():
     codes = np.array([[0, 1, 2]])
     assert list(rows(codes, ["p"], ["tea"], levels=2)) == ["0", "0_1"]
-    assert prefix_names(np.zeros((0, 4), int), [], []).num_rows == 0
+    assert prefix_names(np.zeros((0, 4), int), products([], [])).num_rows == 0
 
 
 def test_a_name_stays_while_the_content_does_and_bends_only_when_it_is_no_longer_true():
     codes = np.array([[0], [0], [0], [1], [1]])
     titles = ["green tea mint", "green tea mint", "green tea leaves", "soap bar lemon", "soap bar lemon"]
     ids = list("abcde")
-    first = rows(codes, ids, titles, word_count=1)
+    before = prefix_names(codes, products(ids, titles), word_count=1)
+    first = by_prefix(before)
     # Other prefixes fill up with the same words, which would reorder these.
     more = [*titles, *["green soap"] * 30]
     grown = (np.array([*codes.tolist(), *[[2]] * 30]), [*ids, *[f"x{row:02d}" for row in range(30)]], more)
     assert rows(*grown, word_count=1)["0"]["name"] != first["0"]["name"]
-    kept = rows(*grown, word_count=1, previous=first)
+    kept = rows(*grown, word_count=1, previous=before)
     assert kept["0"] == first["0"] and kept["1"] == first["1"]
     # One product more of the same kind: the words are still among the best, so they stay.
-    wider = rows(codes[[0, 0, 1, 2, 3, 4]], ["a0", *ids], ["green tea mint", *titles], word_count=1, previous=first)
+    wider = rows(codes[[0, 0, 1, 2, 3, 4]], ["a0", *ids], ["green tea mint", *titles], word_count=1, previous=before)
     assert wider["0"]["words"] == first["0"]["words"] and wider["0"]["content"] != first["0"]["content"]
     # All its products are others: the name follows.
-    other = rows(codes, ids, ["iron nail", "iron nail", "iron screw", *titles[3:]], word_count=1, previous=first)
+    other = rows(codes, ids, ["iron nail", "iron nail", "iron screw", *titles[3:]], word_count=1, previous=before)
     assert other["0"]["words"] == ["iron"]

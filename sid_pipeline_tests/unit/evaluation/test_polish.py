@@ -20,9 +20,9 @@ TITLES = {
     "p4": "Wheat rolls",
 }
 ROWS = [
-    {"prefix": "3", "level": 1, "name": "Bakery > Bread: italian", "sample_product_ids": ["p1", "p2"]},
-    {"prefix": "3_7", "level": 2, "name": "Bakery > Bread: ciabatta", "sample_product_ids": ["p2", "p3", "p4"]},
-    {"prefix": "3_7_1", "level": 3, "name": "Bakery", "sample_product_ids": ["p2"]},
+    {"prefix": "3", "level": 1, "name": "Bakery > Bread: italian", "sample": ["p1", "p2"]},
+    {"prefix": "3_7", "level": 2, "name": "Bakery > Bread: ciabatta", "sample": ["p2", "p3", "p4"]},
+    {"prefix": "3_7_1", "level": 3, "name": "Bakery", "sample": ["p2"]},
 ]
 R1 = ("esci", "r1")
 ANSWERS = {"Bakery > Bread: italian": "Italian  breads", "Bakery > Bread: ciabatta": "Ciabatta roll and bread"}
@@ -96,9 +96,9 @@ def test_what_is_no_name_is_not_kept(tmp_path, asked, answer):
 
 
 def test_prefixes_of_one_working_name_have_names_of_their_own(tmp_path, asked):
-    rows = [{**ROWS[0], "name": "Bakery"}, {**ROWS[0], "prefix": "9", "name": "Bakery", "sample_product_ids": ["p2"]}]
+    rows = [{**ROWS[0], "name": "Bakery"}, {**ROWS[0], "prefix": "9", "name": "Bakery", "sample": ["p2"]}]
     with running(reply=lambda turn: json.dumps({"name": json.loads(turn)["titles"][0].split()[0]})) as server:
-        rows[0]["sample_product_ids"] = ["p1"]
+        rows[0]["sample"] = ["p1"]
         for _ in range(2):
             found = polished_names(warehouse(tmp_path, server.url), *R1, rows, TITLES)
             assert dict(found.names) == {"3": "Italian", "9": "Ciabatta"}

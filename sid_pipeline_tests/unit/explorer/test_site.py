@@ -5,18 +5,23 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from sid_pipeline.evaluation.codebook_diff import diff
 from sid_pipeline.evaluation.names import prefix_names
 from sid_pipeline.evaluation.report import EvaluationInput, evaluate
-from sid_pipeline.explorer.site import ExplorerFlavour, ExplorerInput, write_explorer
-from sid_pipeline_tests.unit.evaluation.conftest import Catalogue, catalogue  # noqa: F401
+from sid_pipeline.explorer.site import ExplorerFlavour, ExplorerInput, held_rows, write_explorer
+from sid_pipeline.sids import spelt
+from sid_pipeline_tests.unit.evaluation.conftest import Catalogue, catalogue, products  # noqa: F401
 
 NASTY = '<script>alert(1)</script> & "tea" \u2028 </script>'
 IDS = ["p1", "p2", "p3", "p4", "a/b ü"]
 TITLES = ["Green tea", "Crème tea", "Soap", NASTY, "Green soap"]
 CATEGORIES = [("food", "tea"), ("food", "tea"), ("home", "soap"), None, ("home", "soap")]
+BRANDS = ["Ayla", None, "Fernwood", "", None]
+TEXTS = pa.array(["Green tea", "a fine one", None, NASTY, "x" * 5_000])
+PRODUCTS = products(IDS, TITLES, CATEGORIES, BRANDS).append_column("description", TEXTS)
 ESCI = np.array([[0, 0, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0], [-1, -1, -1, -1]])
 GEMMA = np.array([[3, 0, 0, 0], [3, 0, 0, 0], [3, 1, 0, 0], [4, 0, 0, 0], [4, 0, 0, 1]])
 
@@ -25,15 +30,11 @@ def given(**changes) -> ExplorerInput:
     parts = {
         "title": "Sample catalogue",
         "as_of_snapshot": "2026-01-05",
-        "product_ids": IDS,
-        "titles": TITLES,
+        "products": PRODUCTS,
         "flavours": [
             ExplorerFlavour("esci", "r1", ESCI),
             ExplorerFlavour("esci_gemma", "r2", GEMMA),
         ],
-        "brands": ["Ayla", None, "Fernwood", "", None],
-        "categories": CATEGORIES,
-        "texts": ["Green tea", "a fine one", None, NASTY, "x" * 5_000],
     }
     return ExplorerInput(**{**parts, **changes})
 
@@ -74,8 +75,8 @@ def test_data_holds_all_products_with_their_sids_and_names(tmp_path):
 
 
 def test_given_names_are_used_and_two_runs_write_the_same(tmp_path):
-    names = prefix_names(GEMMA, IDS, TITLES)
-    flavours = [ExplorerFlavour("esci", "r1", ESCI), ExplorerFlavour("esci_gemma", "r2", GEMMA, names)]
+    names = prefix_names(GEMMA, products(IDS, TITLES))
+    flavours = [ExplorerFlavour("esci", "r1", ESCI), ExplorerFlavour("esci_gemma", "r2", GEMMA, names=names)]
     write_explorer(tmp_path / "one", given(flavours=flavours))
     write_explorer(tmp_path / "two", given(flavours=flavours))
     written = data_of(tmp_path / "one/data/flavour_1.js")["prefixes"]
@@ -109,16 +110,11 @@ def test_texts_never_reach_the_page_as_markup(tmp_path):
 def test_a_big_catalogue_is_cut_and_says_so(tmp_path):
     n = 300
     codes = np.stack([np.arange(n) % 3, np.arange(n) % 6, np.arange(n) % 10, np.zeros(n, int)], axis=1)
-    big = ExplorerInput(
-        title="Big",
-        as_of_snapshot="2026-01-05",
-        product_ids=[f"p{row:03d}" for row in range(n)],
-        titles=[f"thing {row}" for row in range(n)],
-        flavours=[ExplorerFlavour("esci", "r1", codes)],
-        max_products=50,
-        products_per_prefix=4,
-    )
-    write_explorer(tmp_path, big)
+    every = products([f"p{row:03d}" for row in range(n)], [f"thing {row}" for row in range(n)])
+    assert held_rows([codes], most=n).tolist() == list(range(n))
+    held = held_rows([codes], most=50, of_a_prefix=4)
+    flavour = ExplorerFlavour("esci", "r1", codes[held], without_sid=7, names=prefix_names(codes, every))
+    write_explorer(tmp_path, ExplorerInput("Big", "2026-01-05", every.take(held), [flavour], total=n))
     # Six prefixes of two levels with four products each.
     assert len(data_of(tmp_path / "data/products.js")) == 24
     flavour = data_of(tmp_path / "data/flavour_0.js")
@@ -126,25 +122,18 @@ def test_a_big_catalogue_is_cut_and_says_so(tmp_path):
     assert sum(row[1] for row in flavour["prefixes"] if "_" not in row[0]) == n
     shown = data_of(tmp_path / "data/catalogue.js")
     assert (shown["held"], shown["total"]) == (24, n)
+    assert data_of(tmp_path / "data/flavour_0.js")["without_sid"] == 7
 
 
 def test_no_products_and_one_product(tmp_path):
     nothing = given(
-        product_ids=[],
-        titles=[],
-        brands=None,
-        categories=None,
-        texts=None,
+        products=products([], []),
         flavours=[ExplorerFlavour("esci", "r1", np.zeros((0, 4), int))],
     )
     write_explorer(tmp_path / "none", nothing)
     assert data_of(tmp_path / "none/data/products.js") == []
     alone = given(
-        product_ids=["p"],
-        titles=["tea"],
-        brands=None,
-        categories=None,
-        texts=None,
+        products=products(["p"], ["tea"]),
         flavours=[ExplorerFlavour("esci", "r1", np.zeros((1, 4), int))],
     )
     write_explorer(tmp_path / "one", alone)
@@ -152,8 +141,8 @@ def test_no_products_and_one_product(tmp_path):
 
 
 def test_wrong_input_is_named(tmp_path):
-    with pytest.raises(ValueError, match="titles has 1 rows and product_ids 5"):
-        write_explorer(tmp_path, given(titles=["one"]))
+    with pytest.raises(ValueError, match="codes of esci has 5 rows and products 1"):
+        write_explorer(tmp_path, given(products=products(["p"], ["one"])))
     with pytest.raises(ValueError, match="two flavours have one name"):
         write_explorer(tmp_path, given(flavours=[ExplorerFlavour("esci", "r1", ESCI)] * 2))
     assert list(tmp_path.iterdir()) == []
@@ -176,21 +165,24 @@ def test_a_flavour_carries_its_report_its_unusual_products_and_its_changes(tmp_p
     )
     # As it comes back from its file, where keys are sorted.
     read = json.loads(json.dumps(report.to_dict(), sort_keys=True))
-    old = {key: tuple(row) for key, row in zip(catalogue.ids, catalogue.codes.tolist(), strict=True)}
     moved = catalogue.ids[3]
-    new = {**old, moved: tuple(reversed(old[moved]))}
+    now = catalogue.codes.copy()
+    now[3] = now[3][::-1]
+    old, new = (pa.table({"product_id": catalogue.ids, "sid": spelt(codes)}) for codes in (catalogue.codes, now))
+    changes = diff(old, new)
+    changes["moved_examples"] = [{**row, "why": "text_changed"} for row in changes["moved_examples"]]
     flavour = ExplorerFlavour(
         "esci",
         "r2",
         catalogue.codes,
         report=read,
         unusual=[{"product_id": moved, "distance": 0.5, "margin": 0.1}],
-        previous={**diff(old, new), "against": "r1 as of 2026-01-05", "why": {moved: "text_changed"}},
+        previous={**changes, "against": "r1 as of 2026-01-05", "reasons": {"text_changed": 1}},
     )
     write_explorer(
         tmp_path,
         ExplorerInput(
-            "Sample", "2026-01-06", catalogue.ids, catalogue.titles, [flavour], categories=catalogue.categories
+            "Sample", "2026-01-06", products(catalogue.ids, catalogue.titles, catalogue.categories), [flavour]
         ),
     )
     data = data_of(tmp_path / "data/flavour_0.js")
