@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from email.message import EmailMessage
 from pathlib import Path
+from typing import Any
 
 from sid_pipeline.files import digest, write_atomically
 from sid_pipeline.settings import AlertSettings, Settings
@@ -161,8 +162,15 @@ def _post(settings: AlertSettings, alert: Alert) -> None:
     request = urllib.request.Request(
         settings.webhook.get_secret_value(), body, {"Content-Type": "application/json"}, method="POST"
     )
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S):
+    with urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT_S):
         pass
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirection counts as an error: followed, a POST becomes a GET without the alert."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 def _mail(settings: AlertSettings, alert: Alert) -> None:

@@ -28,7 +28,8 @@ class PromoteConfig(Asked):
 
     release: str = Field(description="The release to make live.")
     accept_drop: str | None = Field(
-        default=None, description="A day (YYYY-MM-DD): also if that day has far fewer products than what is live."
+        default=None,
+        description="A day (YYYY-MM-DD): also if that day has far fewer products or offers than what is live.",
     )
 
 
@@ -107,7 +108,9 @@ def _each(
     """Act for each flavour; what is refused for one does not hold back the others."""
     failures: list[dg.Failure] = []
     happened: dict[str, Any] = {}
-    for flavour in config.flavours or warehouse.settings.active_flavours:
+    with plain_failures():
+        flavours = promotion.flavours_asked(warehouse, config.flavours)
+    for flavour in flavours:
         try:
             with plain_failures():
                 happened[flavour] = act(flavour).sentence

@@ -8,12 +8,12 @@ flavour is held is that log's last word on it. No Spark is needed, and no flavou
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sid_pipeline.evaluation.checks import Check, not_worse_than, products_are_there
+from sid_pipeline.evaluation.checks import Check, are_there, not_worse_than
 from sid_pipeline.promotion_log import (
     HOLD,
     RELEASE_HOLD,
@@ -42,7 +42,7 @@ from sid_pipeline.releases import RETIRED, TRIAL, find_release, no_such_release
 from sid_pipeline.resources.warehouse import Warehouse
 
 PIPELINE = "pipeline"
-PRODUCTS_ARE_THERE = "products_are_there"
+PRODUCTS_ARE_THERE, OFFERS_ARE_THERE = "products_are_there", "offers_are_there"
 
 
 class PromotionRefused(RuntimeError):
@@ -79,8 +79,8 @@ def go_live(
 
     Args:
         switch: a person asks: another release than the live one may become live, and a refusal raises.
-        accept_drop: a day: the person also accepts that products are missing in the publication of that day; the log
-            says how many. No other check gives way, and a newer day that nobody looked at is refused.
+        accept_drop: a day: the person also accepts that products or offers are missing in the publication of that
+            day; the log says how many. No other check gives way, and a newer day that nobody looked at is refused.
 
     Raises:
         MissingInput: the release has no publication.
@@ -134,7 +134,8 @@ def _go_live(
         )
         return Promotion(live, sentence, {})
     refused = {name: check for name, check in checks.items() if not check.passed}
-    accepted = refused.pop(PRODUCTS_ARE_THERE, None) if accept_drop == manifest["as_of_snapshot"] else None
+    drops = (PRODUCTS_ARE_THERE, OFFERS_ARE_THERE) if accept_drop == manifest["as_of_snapshot"] else ()
+    accepted = [refused.pop(name) for name in drops if name in refused]
     failed = [f"{name}: {check.sentence}" for name, check in refused.items()]
     held = standing_hold(warehouse, flavour)
     stays = f"{live['release']} as of {live['as_of_snapshot']} stays live" if live else "nothing goes live"
@@ -150,10 +151,10 @@ def _go_live(
         return Promotion(live, refusal, checks)
     kind = SWITCH if kind == OTHER_RELEASE else kind
     drop = ""
-    if accepted is not None:
-        compared = accepted.figures["compared"]["active_products"]
-        drop = f"; accepted: {compared['new']:,} active products against {compared['live']:,}"
-        reason += drop
+    for check in accepted:
+        ((what, compared),) = check.figures["compared"].items()
+        drop += f"; accepted: {compared['new']:,} {what.replace('_', ' ')} against {compared['live']:,}"
+    reason += drop
     log(warehouse, flavour, kind, release, folder, live, by, reason)
     pointer = write_pointer(store, folder, manifest)
     verbs = {FIRST: "is the first to go live", ADVANCE: "advanced", SWITCH: "was switched to"}
@@ -240,10 +241,14 @@ def gates(
     if there["release"] == manifest["release"]:
         checks["one_vocabulary"] = _one_vocabulary(there["pins"], manifest["pins"])
     set_to = warehouse.settings.publication
-    there_are = products_are_there(_active(before), _active(card), set_to.max_product_drop)
-    if not there_are.passed:
-        there_are = there_are._replace(sentence=f"{there_are.sentence} {_mend_drop(manifest)}")
-    checks[PRODUCTS_ARE_THERE] = there_are
+    for name, what, count, setting in (
+        (PRODUCTS_ARE_THERE, "active products", _active, "max_product_drop"),
+        (OFFERS_ARE_THERE, "offers", _offers, "max_offer_drop"),
+    ):
+        there_are = are_there(what, count(before), count(card), getattr(set_to, setting))
+        if not there_are.passed:
+            there_are = there_are._replace(sentence=f"{there_are.sentence} {_mend_drop(manifest, setting)}")
+        checks[name] = there_are
     checks["not_worse_than_live"] = not_worse_than(before["quality"], card["quality"], set_to.tolerances)
     return checks
 
@@ -253,12 +258,17 @@ def _active(card: Mapping[str, Any]) -> int:
     return card["counts"]["products"] + card["counts"]["without_a_sid"]
 
 
-def _mend_drop(manifest: Mapping[str, Any]) -> str:
+def _offers(card: Mapping[str, Any]) -> int:
+    """The offers that readers find products by."""
+    return card["counts"].get("offers_indexed", 0)
+
+
+def _mend_drop(manifest: Mapping[str, Any], setting: str) -> str:
     flavour, release, day = manifest["flavour"], manifest["release"], manifest["as_of_snapshot"]
     return (
         f"What is live stays. Deliver {day} whole and run it again: `sid run --snapshot {day} --release {release}`. If "
         f"the drop is meant, accept it: `sid promote {release} --flavour {flavour} --accept-drop {day} --by NAME "
-        "--reason WHY`. [publication] max_product_drop sets what is allowed."
+        f"--reason WHY`. [publication] {setting} sets what is allowed."
     )
 
 
@@ -279,6 +289,19 @@ def _card(store: Store, folder: str) -> dict[str, Any]:
         raise PublicationError(sentence) from None
     except ValueError as error:
         raise PublicationError(f"{error}: copy it there again") from error
+
+
+def flavours_asked(warehouse: Warehouse, names: Sequence[str]) -> list[str]:
+    """The flavours of those names; without any, all that are at work.
+
+    Raises:
+        PromotionRefused: there is none of a name.
+    """
+    known = list(warehouse.settings.active_flavours)
+    for name in names:
+        if name not in known:
+            raise PromotionRefused(f"no flavour {name!r}; there are {', '.join(known)}")
+    return list(names) or known
 
 
 def _check_asked(by: str, reason: str) -> None:

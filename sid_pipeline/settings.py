@@ -428,6 +428,12 @@ class PublicationSettings(Model):
         description="of the active products, as a share of the live one's: a delivery that lacks more does not go live "
         "by itself; `sid promote --accept-drop` lets it. As many as source.max_rejected_share lets a night lose",
     )
+    max_offer_drop: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="of the offers that readers find products by, as a share of the live one's; as for products",
+    )
     max_usage_drop: float = Field(0.05, ge=0, le=1, description="of the share of codes in use, at any level")
     max_collision_rise: float = Field(0.02, ge=0, le=1, description="of the share of products that share their SID")
     max_near_duplicate_drop: float = Field(

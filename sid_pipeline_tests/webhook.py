@@ -19,7 +19,14 @@ def webhook() -> Iterator[tuple[str, list[dict[str, Any]], list[int]]]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(codes.pop() if codes else 200)
+            code = codes.pop() if codes else 200
+            self.send_response(code)
+            if 300 <= code < 400:
+                self.send_header("Location", "/login")
+            self.end_headers()
+
+        def do_GET(self) -> None:  # a page for people, whatever was asked for
+            self.send_response(200)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:

@@ -14,7 +14,7 @@ from sid_pipeline.assets.recording import Check, Outcome, markdown_table, materi
 from sid_pipeline.assets.report import REPORT
 from sid_pipeline.assets.training import CODEBOOK
 from sid_pipeline.assignment.collisions import has_further_token
-from sid_pipeline.promotion import PIPELINE, PRODUCTS_ARE_THERE, go_live
+from sid_pipeline.promotion import OFFERS_ARE_THERE, PIPELINE, PRODUCTS_ARE_THERE, go_live
 from sid_pipeline.promotion_log import standing_hold
 from sid_pipeline.publication.folder import PRODUCT_SIDS, UNASSIGNED, WITHDRAWN, PublicationError
 from sid_pipeline.publication.live import read_pointer
@@ -35,6 +35,8 @@ GATES = {
     "one_vocabulary": "Within a release: the codebook, embedders and collision policy of what is live.",
     PRODUCTS_ARE_THERE: "No more of the active products of what is live are missing than [publication] "
     "max_product_drop lets pass, or a person accepted it.",
+    OFFERS_ARE_THERE: "No more of the offers that readers find products by are missing than [publication] "
+    "max_offer_drop lets pass, or a person accepted it.",
     "not_worse_than_live": "Codes in use, collisions and near-duplicates that share a prefix are not worse than "
     "those of what is live by more than the tolerances of the settings ([publication]).",
 }
@@ -115,6 +117,7 @@ def publication_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
                 "state": ledger.state if ledger else None,
                 "tolerances": warehouse.settings.publication.tolerances,
                 "product drop": warehouse.settings.publication.max_product_drop,
+                "offer drop": warehouse.settings.publication.max_offer_drop,
             },
             lambda: _advance(warehouse, flavour, release, published.facts["as_of_snapshot"], context.log.warning),
         )

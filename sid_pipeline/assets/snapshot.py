@@ -86,7 +86,7 @@ def _read_catalogue(warehouse: Warehouse, snapshot: str) -> dict[str, Outcome]:
         products = read_products(warehouse.spark, source, location, spool / "products")
         rejected_products = tables.replace(REJECTED_PRODUCTS, products.rejected, snapshot=snapshot)
         # The rejected rows are written first, so that they can be looked at when they stop the run here.
-        rules = {str(row["rule"]): int(row["rows"]) for row in _rejected(warehouse, snapshot)}
+        rules = _rules(warehouse, snapshot)
         share = check_rejections(location, products.source_rows, rules, source.max_rejected_share)
         accepted = tables.replace(PRODUCTS, products.accepted, snapshot=snapshot)
         told_of_products = _left_out(products.ignored)
@@ -96,6 +96,9 @@ def _read_catalogue(warehouse: Warehouse, snapshot: str) -> dict[str, Outcome]:
             offers = read_offers(warehouse.spark, source, offers_location, spool / "offers", product_ids)
             offer_rows = tables.replace(OFFERS, offers.accepted, snapshot=snapshot)
             rejected_offers = tables.append(REJECTED_PRODUCTS, offers.rejected, snapshot=snapshot)
+            of_offers = {rule: rows - rules.get(rule, 0) for rule, rows in _rules(warehouse, snapshot).items()}
+            # Offers of products that were rejected go with them, so that only a file without a usable one is refused.
+            check_rejections(offers_location, offers.source_rows, of_offers, limit=1.0)
             told_of_offers = {
                 "source rows": offers.source_rows,
                 "rejected rows": rejected_offers,
@@ -157,6 +160,11 @@ def _left_out(ignored: Any) -> dict[str, Any]:
         "values left out in all": len(first) if len(first) < LEFT_OUT_SHOWN else ignored.count(),
         "values left out": markdown_table(first, ["source_row", "product_id", "column", "value", "message"]),
     }
+
+
+def _rules(warehouse: Warehouse, snapshot: str) -> dict[str, int]:
+    """Rejected rows by rule."""
+    return {str(row["rule"]): int(row["rows"]) for row in _rejected(warehouse, snapshot)}
 
 
 def _rejected(warehouse: Warehouse, snapshot: str) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 TRIES = 3
-FINGERPRINTED = ("product_id", "published_sid", "codebook_id", "withdrawn_on")
+FINGERPRINTED = ("product_id", "base_sid", "published_sid", "codebook_id", "withdrawn_on")
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class Inspection:
         used: codewords in use per level.
         changes: rows by what last touched them, of those that the snapshot touched.
         same_products: whether the active rows are the snapshot's products, each once.
-        fingerprint: content hash of product_id, published_sid, codebook_id and withdrawn_on.
+        fingerprint: content hash of the columns of `FINGERPRINTED`.
     """
 
     active: int

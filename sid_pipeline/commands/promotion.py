@@ -26,18 +26,18 @@ def promotion_commands(settings: Callable[[], Settings]) -> list[click.Command]:
 
     def each(flavours: tuple[str, ...], act: Callable[[Any, str], Any]) -> None:
         """Do something for each flavour; what is refused for one does not hold back the others."""
-        from sid_pipeline.promotion import PromotionRefused
+        from sid_pipeline.promotion import PromotionRefused, flavours_asked
         from sid_pipeline.publication.folder import PublicationError
         from sid_pipeline.receipts import MissingInput
         from sid_pipeline.resources.warehouse import Warehouse
 
         warehouse = Warehouse(settings())
-        known = list(warehouse.settings.active_flavours)
-        for name in flavours:
-            if name not in known:
-                raise click.ClickException(f"no flavour {name!r}; there are {', '.join(known)}")
+        try:
+            names = flavours_asked(warehouse, flavours)
+        except PromotionRefused as error:
+            raise click.ClickException(str(error)) from error
         refused: dict[str, list[str]] = {}
-        for name in flavours or known:
+        for name in names:
             try:
                 click.echo(act(warehouse, name).sentence)
             except (MissingInput, PublicationError, PromotionRefused, ValueError) as error:
@@ -48,7 +48,9 @@ def promotion_commands(settings: Callable[[], Settings]) -> list[click.Command]:
 
     @click.command()
     @click.argument("release")
-    @click.option("--accept-drop", metavar="DAY", help="Also if DAY has far fewer products than what is live.")
+    @click.option(
+        "--accept-drop", metavar="DAY", help="Also if DAY has far fewer products or offers than what is live."
+    )
     @asked
     def promote(release: str, flavours: tuple[str, ...], by: str, reason: str, accept_drop: str | None) -> None:
         """Make the newest publication of a release live. The codes of another release mean other things to trained

@@ -43,15 +43,16 @@ GUARDED = {
 MIN_PAIRS = 50
 
 
-def products_are_there(live: int, new: int, allowed: float) -> Check:
-    """No more than a share of the live one's active products is missing from the new one.
+def are_there(what: str, live: int, new: int, allowed: float) -> Check:
+    """No more than a share of what the live one has is missing from the new one.
 
     Args:
-        live, new: active products of each.
+        what: is counted, for people: "active products".
+        live, new: how many each has.
         allowed: share of the live one's that may be missing, 0 to 1.
     """
-    figures = {"compared": {"active_products": {"live": live, "new": new, "tolerance": allowed}}}
-    sentence = f"{new:,} active products against {live:,} of what is live"
+    figures = {"compared": {what.replace(" ", "_"): {"live": live, "new": new, "tolerance": allowed}}}
+    sentence = f"{new:,} {what} against {live:,} of what is live"
     lost = live - new
     # The margin keeps rounding from failing a drop that equals the share.
     if lost <= allowed * live + 1e-9:

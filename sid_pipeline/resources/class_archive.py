@@ -48,7 +48,8 @@ def _spark() -> Path:
 def java_options() -> str:
     """What a JVM is told to use the archive; empty while there is none."""
     path = archive_path()
-    return f"-XX:SharedArchiveFile={path}" if path is not None and path.is_file() else ""
+    # Quoted: Spark cuts its options at blanks.
+    return f'"-XX:SharedArchiveFile={path}"' if path is not None and path.is_file() else ""
 
 
 def make() -> Path:

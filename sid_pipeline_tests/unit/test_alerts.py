@@ -115,6 +115,15 @@ def test_a_fault_names_the_notifier_and_no_secret_and_the_other_one_still_sends(
     assert len(mailed) == 1
 
 
+@pytest.mark.parametrize("code", [301, 302, 303, 307])
+def test_a_webhook_that_sends_elsewhere_has_not_taken_the_alert(settings, webhook, code):
+    address, posted, codes = webhook
+    codes.append(code)
+    (sentence,) = tell(notified(settings, webhook=SecretStr(address)), ALERT)
+    assert f"webhook (HTTPError {code}): it is kept" in sentence and len(kept(settings)) == 1
+    assert tell_again(notified(settings, webhook=SecretStr(address))) == [] and len(posted) == 2
+
+
 def test_a_server_that_is_not_there_is_a_sentence(settings):
     address = f"http://127.0.0.1:{closed_port()}/secret-token"
     (sentence,) = tell(notified(settings, webhook=SecretStr(address)), ALERT)
@@ -143,7 +152,7 @@ def test_an_answer_that_is_none_is_a_sentence(settings, monkeypatch):
     def garbled(*_: object, **__: object) -> None:
         raise http.client.BadStatusLine("secret-token")
 
-    monkeypatch.setattr(alerts.urllib.request, "urlopen", garbled)
+    monkeypatch.setattr(alerts.urllib.request.OpenerDirector, "open", garbled)
     (sentence,) = tell(notified(settings, webhook=SecretStr("http://127.0.0.1/x")), ALERT)
     assert "webhook (BadStatusLine)" in sentence and "secret" not in sentence
 

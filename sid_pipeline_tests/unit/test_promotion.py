@@ -35,8 +35,9 @@ ADA = {"by": "Ada", "reason": "because"}
 @pytest.fixture
 def warehouse(tmp_path, monkeypatch):
     settings = tmp_path / "sid.toml"
-    # Of its four products DAY2 withdraws one.
-    settings.write_text('[source]\nproducts = "p.csv"\n[publication]\nmax_product_drop = 0.25\n')
+    # Of its four products DAY2 withdraws one, of its three offers CUT loses two.
+    tolerances = "max_product_drop = 0.25\nmax_offer_drop = 0.7"
+    settings.write_text(f'[source]\nproducts = "p.csv"\n[publication]\n{tolerances}\n')
     monkeypatch.setenv("SID_SETTINGS", str(settings))
     monkeypatch.setattr(Warehouse, "spark", property(lambda self: pytest.fail("Spark was asked for")))
     return Warehouse(load_settings())
@@ -76,7 +77,13 @@ def test_the_first_goes_live_and_newer_data_advances(warehouse, put):
     second = put(DAY2, snapshot="2026-01-06")
     done = night(warehouse)
     assert "advanced, as of 2026-01-06" in done.sentence and live(warehouse) == second
-    assert set(done.checks) == {"sids_are_sound", "one_vocabulary", "products_are_there", "not_worse_than_live"}
+    assert set(done.checks) == {
+        "sids_are_sound",
+        "one_vocabulary",
+        "products_are_there",
+        "offers_are_there",
+        "not_worse_than_live",
+    }
     assert kinds(warehouse) == ["first", "advance"]
     assert promotions(warehouse, "esci")[1]["previous"] == first
 
@@ -166,6 +173,18 @@ def test_a_person_may_accept_missing_products_and_nothing_else(warehouse, put):
     whole = put(snapshot="2026-01-10")
     night(warehouse)
     assert live(warehouse) == whole
+
+
+def test_a_night_whose_offers_are_gone_waits_too(warehouse, put):
+    first = put()
+    night(warehouse)
+    put(snapshot="2026-01-06", offers=[])
+    told = night(warehouse).sentence
+    assert "offers_are_there: 0 offers against 3 of what is live: 3 fewer" in told and "max_offer_drop" in told
+    assert live(warehouse) == first
+    accepted = go_live(warehouse, "esci", "r1", **ADA, switch=True, accept_drop="2026-01-06")
+    assert "accepted: 0 offers against 3" in accepted.sentence
+    assert promotions(warehouse, "esci")[-1]["reason"] == "because; accepted: 0 offers against 3"
 
 
 def test_a_switch_is_held_against_the_products_of_the_release_that_is_live(warehouse, put):
@@ -340,6 +359,9 @@ def test_the_same_in_the_ui(warehouse, put):
                 instance=instance, run_config={"ops": {op: {"config": asked}}}, raise_on_error=False
             )
 
+    wrong = run("hold", "hold_flavours", flavours=["ecsi"])
+    assert "no flavour 'ecsi'; there are" in wrong.failure_data_for_node("hold_flavours").user_failure_data.description
+    assert promotions(warehouse, "ecsi") == []
     assert run("hold", "hold_flavours").success
     refused = run("promote", "promote_release", release="r2")
     assert not refused.success

@@ -48,17 +48,17 @@ def test_nothing_compared_is_no_pass():
     [(1000, 951, True), (1000, 950, True), (1000, 949, False), (1000, 0, False), (1000, 3000, True), (0, 0, True)],
 )
 def test_products_may_be_missing_up_to_the_share(live, new, passed):
-    check = checks.products_are_there(live, new, 0.05)
+    check = checks.are_there("active products", live, new, 0.05)
     assert check.passed is passed and f"{new:,} active products against {live:,}" in check.sentence
     json.dumps(check.figures, allow_nan=False)
 
 
 def test_missing_products_are_told_with_their_share():
-    check = checks.products_are_there(5437, 4794, 0.05)
+    check = checks.are_there("active products", 5437, 4794, 0.05)
     assert check.sentence.endswith("5,437 of what is live: 643 fewer, which is 11.8%, allowed 5.0%.")
-    assert "which is 5.004%, allowed 5.000%" in checks.products_are_there(100_000, 94_996, 0.05).sentence
-    assert checks.products_are_there(100, 71, 0.29).passed, "29 of 100, whatever rounding does"
-    assert checks.products_are_there(100, 0, 1.0).passed
+    assert "which is 5.004%, allowed 5.000%" in checks.are_there("active products", 100_000, 94_996, 0.05).sentence
+    assert checks.are_there("active products", 100, 71, 0.29).passed, "29 of 100, whatever rounding does"
+    assert checks.are_there("active products", 100, 0, 1.0).passed
 
 
 def test_figures_are_json():

@@ -37,7 +37,7 @@ def test_an_archive_belongs_to_one_java_and_one_pyspark(cache, tmp_path, monkeyp
     assert first is not None and class_archive.java_options() == ""
     first.parent.mkdir(parents=True)
     first.write_bytes(b"")
-    assert class_archive.java_options() == f"-XX:SharedArchiveFile={first}" and class_archive.make() == first
+    assert class_archive.java_options() == f'"-XX:SharedArchiveFile={first}"' and class_archive.make() == first
     os.utime(tmp_path / "jdk" / "bin" / "java", (1, 1))  # an update of the same installation
     second = class_archive.archive_path()
     monkeypatch.setattr(class_archive, "version", lambda _: "5.0.0")
