@@ -35,8 +35,8 @@ def codes(n: int, seed: int) -> np.ndarray:
 
 def staged(folder: Path, n: int, night: int) -> None:
     """What `stage` would write: products and one offer each, sorted, in parts."""
-    from sid_pipeline.sids import spelt
     from sid_pipeline.publication.delta import PRODUCTS
+    from sid_pipeline.sids import spelt
 
     for name in ("products", "offers"):
         (folder / name).mkdir(parents=True)

@@ -58,15 +58,29 @@ def wanted_embedders(warehouse: Warehouse, name: str) -> tuple[dict[str, Embedde
     """
     embedder = current_embedder(warehouse, name)
     wanted, lost = {embedder_id(embedder, warehouse.settings.root): embedder}, []
-    for release in all_releases(warehouse.tables):
+    # A place that own vectors are delivered to holds those of one revision: today's, else the youngest release's.
+    delivered = {e.vectors: e.revision for e in warehouse.settings.embedders.values() if e.vectors is not None}
+    for release in sorted(all_releases(warehouse.tables), key=lambda release: release.created_at, reverse=True):
         identity = release.embedder_ids.get(name)
         if identity is None or identity in wanted or release.state == RETIRED:
             continue
         try:
-            wanted[identity] = recall(warehouse, identity)
+            recalled = recall(warehouse, identity)
+            if recalled.vectors is not None:
+                _check_delivered(recalled, delivered.setdefault(recalled.vectors, recalled.revision))
+            wanted[identity] = recalled
         except ModelError as error:
             lost.append(f"release {release.release!r} is pinned to the embedder {identity}: {error}")
     return wanted, lost
+
+
+def _check_delivered(embedder: EmbedderSettings, revision: str | None) -> None:
+    if revision != embedder.revision:
+        raise ModelError(
+            f"its vectors, of revision {embedder.revision!r}, were delivered to {embedder.vectors}, where those of "
+            f"{revision!r} are now, and two models' vectors never meet in one codebook: build a release on these and "
+            "retire it"
+        )
 
 
 def record(warehouse: Warehouse, identity: str, embedder: EmbedderSettings) -> None:

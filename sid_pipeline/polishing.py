@@ -10,10 +10,12 @@ from typing import Any
 from sid_pipeline.evaluation.polish import PolishedName, polishing
 from sid_pipeline.resources.warehouse import Warehouse
 
+ROUNDS = 3  # in which a name may get no usable answer; the same model says the same of the same words
+
 
 @dataclass(frozen=True)
 class Polished:
-    """Names by prefix, of those that have one; how many were wanted and have none; what it took, for people."""
+    """Names by prefix, of those that have one; how many more are asked for the next time; what it took, for people."""
 
     names: Mapping[str, str]
     missing: int
@@ -49,6 +51,7 @@ def polished_names(
             lambda: llm_calls(cleaning, connect(cleaning)),
             warehouse.polished_names(flavour, release),
             cleaning.model_name,
+            rounds=ROUNDS,
         )
     )
     named = {row["prefix"]: a.name for row, a in zip(wanted, found.answers, strict=True) if a is not None}
@@ -57,4 +60,4 @@ def polished_names(
         told["cost of names, USD"] = round(found.spent, 6)
     if found.faults:
         told["names not polished"] = f"{len(found.faults)}, for instance {found.faults[0]}"
-    return Polished(named, len(wanted) - len(named), told)
+    return Polished(named, len(wanted) - len(named) - found.given_up, told)

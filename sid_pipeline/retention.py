@@ -289,8 +289,10 @@ def _days_to_go(warehouse: Warehouse, stay: Kept) -> Iterator[Removal]:
     tables, receipts = warehouse.tables, warehouse.receipts
     embedded = tables.slices(EMBEDDED_PRODUCTS)
     of_tables = {day for spec in OF_A_DAY[1:] for (day,) in tables.slices(spec)} | {day for _, day in embedded}
-    days = of_tables | set(receipts.partitions(PRODUCTS.name))
-    for day in sorted(days - stay.snapshots.keys()):
+    taken = receipts.partitions(PRODUCTS.name)
+    # Younger than these a day that was not taken has failed, or is half done: a person looks at it.
+    oldest = taken[-warehouse.settings.retention.snapshots :][0]
+    for day in sorted(day for day in {*of_tables, *taken} - stay.snapshots.keys() if day < oldest):
         made = receipts.get(PRODUCTS.name, day)
         why = f"older than the newest {warehouse.settings.retention.snapshots}, and nothing kept stands on it"
         size = f"{made.facts['rows']:,} products" if made and "rows" in made.facts else ""
@@ -467,14 +469,17 @@ def take_away(
             locks.enter_context(warehouse.receipts.lock(name))
         for day in going.names(DAY):
             locks.enter_context(warehouse.receipts.lock(f"{PRODUCTS.name}.{day}"))
-        _take_days(warehouse, going.names(DAY))
+        # Once more: the locks may have been waited for, and whoever comes now waits for them.
+        named = named_by_open_work(instance, but) if instance is not None else frozenset()
+        days = [day for day in going.names(DAY) if day not in named]
+        _take_days(warehouse, days)
         _take_embedded(warehouse, going.names(EMBEDDED))
         # Asked once more: a night that came since the plan was made has its texts, too.
         for identity in going.names(VECTORS):
             tables.remove(EMBEDDINGS, _unused_vectors(warehouse, identity), embedder_id=identity)
         for cleaner in going.names(CLEANINGS):
             tables.remove(warehouse.cleaned, _unused_cleanings(warehouse, cleaner), cleaner_id=cleaner)
-        for day in going.names(DAY):
+        for day in days:
             warehouse.receipts.forget_lock(f"{PRODUCTS.name}.{day}")
     for first in going.names(CALLS):
         tables.delete_before(CLEANING_CALLS, "day", first)

@@ -671,6 +671,16 @@ class Settings(Model):
                     check_template(spec.template, cleaned)
                 except ValueError as error:
                     raise ValueError(f"embedders.{name}.template: {error}") from error
+        own: dict[tuple[str | None, int | None], str] = {}
+        for name, spec in self.embedders.items():
+            if spec.vectors is None:
+                continue
+            first = own.setdefault((spec.revision, spec.dimension), name)
+            if self.embedders[first].vectors != spec.vectors:
+                raise ValueError(
+                    f"embedders.{first} and embedders.{name} are own vectors of two places under one revision, "
+                    f"{spec.revision!r}: they are known by it, so give each place's a revision of its own"
+                )
         levels = TrainConfig.from_dict(self.training).levels
         for name, flavour in self.flavours.items():
             if levels + (flavour.collision == "disambiguate") > MAX_TOKENS:

@@ -20,6 +20,7 @@ from sid_pipeline.assets.relevance import ESCI_MODEL
 from sid_pipeline.cleanings import cleanings_of
 from sid_pipeline.embedders import record, wanted_embedders
 from sid_pipeline.files import digest
+from sid_pipeline.ingest.errors import InputError
 from sid_pipeline.partitions import snapshots
 from sid_pipeline.receipts import MissingInput, Receipt
 from sid_pipeline.resources.tables import fingerprint_figures, fingerprint_of
@@ -75,14 +76,16 @@ def _embedding_asset(settings: Settings, name: str) -> dg.AssetsDefinition:
         with stage_failures(context, warehouse, embeddings_key(name)):
             products = warehouse.receipts.need(PRODUCTS.name, snapshot)
             wanted, lost = wanted_embedders(warehouse, name)
+            supplied, missing = _supplied(warehouse, name, wanted, snapshot)
+            wanted = {identity: e for identity, e in wanted.items() if identity not in missing}
+            lost += missing.values()
             inputs: dict[str, Any] = {
                 "products": products.data_version,
                 "embedder": next(iter(wanted)),
                 "embedder_ids": sorted(wanted),
             }
-            supplied = [e.vectors for e in wanted.values() if e.vectors is not None]
             if supplied:
-                inputs["vectors"] = [_vectors_fingerprint(warehouse, name, path, snapshot) for path in supplied]
+                inputs["vectors"] = supplied
             if any(e.text == "cleaned" for e in wanted.values()):
                 cleaned = warehouse.receipts.need(CLEANED_ATTRIBUTES.name, snapshot)
                 if cleaned.inputs["products"] != products.data_version:
@@ -114,10 +117,33 @@ def _embedding_asset(settings: Settings, name: str) -> dg.AssetsDefinition:
     return embeddings
 
 
-def _vectors_fingerprint(warehouse: Warehouse, embedder: str, path: str, snapshot: str) -> str:
+def _supplied(
+    warehouse: Warehouse, name: str, wanted: dict[str, EmbedderSettings], snapshot: str
+) -> tuple[list[str], dict[str, str]]:
+    """Fingerprints of a day's own vectors, and a sentence for each embedder, by id, whose vectors are not delivered any
+    more. Without those of today's embedder there is no night.
+
+    Raises:
+        InputError: today's vectors cannot be used.
+    """
     from sid_pipeline.ingest.source_files import fingerprint
 
-    return fingerprint(_location(warehouse, path, snapshot), setting=f"embedders.{embedder}.vectors")
+    found: list[str] = []
+    missing: dict[str, str] = {}
+    for number, (identity, embedder) in enumerate(wanted.items()):
+        if embedder.vectors is None:
+            continue
+        try:
+            location = _location(warehouse, embedder.vectors, snapshot)
+            found.append(fingerprint(location, setting=f"embedders.{name}.vectors"))
+        except InputError as error:
+            if number == 0:
+                raise
+            missing[identity] = (
+                f"the vectors of {identity}, which a release in use is pinned to, cannot be had for {snapshot}: "
+                f"{error} Deliver them there, or retire the release."
+            )
+    return found, missing
 
 
 def _location(warehouse: Warehouse, path: str, snapshot: str) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sid_pipeline.cleaning.llm.calls import Calls
     from sid_pipeline.cleaning.llm.provider import Request
 
+REFUSED = ".refused"  # beside where the answer would be: in how many rounds it was none that can be used
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
 
@@ -53,6 +54,7 @@ class Answers(Generic[AnswerT]):
         asked, cached: questions that cost a call now, and that were answered before.
         spent: US dollars; None where the model has no price.
         faults: sentences of the questions without an answer.
+        given_up: of these, how many are not asked any more.
     """
 
     answers: list[AnswerT | None]
@@ -60,10 +62,16 @@ class Answers(Generic[AnswerT]):
     cached: int
     spent: float | None
     faults: list[str]
+    given_up: int = 0
 
 
 async def ask(
-    questions: Sequence[Question], form: type[AnswerT], connect: Callable[[], Calls], cache: Path, model: str
+    questions: Sequence[Question],
+    form: type[AnswerT],
+    connect: Callable[[], Calls],
+    cache: Path,
+    model: str,
+    rounds: int | None = None,
 ) -> Answers[AnswerT]:
     """Ask every question that was not asked before.
 
@@ -72,20 +80,25 @@ async def ask(
         connect: opens the calls; not called when every answer is in the cache.
         cache: folder of one file an answer; a file that cannot be read as one is asked for again.
         model: as the service names it.
+        rounds: a question that had no usable answer so often is not asked again; None: it always is.
     """
     files = [cache / f"{digest([q.version, q.request.system, model, q.about], 24)}.json" for q in questions]
     answers = [_kept(file, form) for file in files]
-    missing = [place for place, answer in enumerate(answers) if answer is None]
-    cached = len(questions) - len(missing)
+    open_ones = [place for place, answer in enumerate(answers) if answer is None]
+    cached = len(questions) - len(open_ones)
+    missing = [place for place in open_ones if rounds is None or _refused(files[place]) < rounds]
+    over = f"no usable answer in {rounds} rounds; it is not asked again"
+    faults = [f"{questions[place].label}: {over}" for place in open_ones if place not in set(missing)]
+    given_up = len(faults)
     if not missing:
-        return Answers(answers, 0, cached, 0.0, [])
+        return Answers(answers, 0, cached, 0.0, faults, given_up)
     try:
         calls = connect()
     except Exception as error:
         if not _expected(error):
             raise
-        return Answers(answers, 0, cached, 0.0, [f"{questions[place].label}: {error}" for place in missing])
-    faults: list[str] = []
+        faults += [f"{questions[place].label}: {error}" for place in missing]
+        return Answers(answers, 0, cached, 0.0, faults, given_up)
     # A few at a time; `Calls` waits, retries and keeps the budget.
     gate = asyncio.Semaphore(calls.policy.in_flight)
 
@@ -97,6 +110,8 @@ async def ask(
                 if not _expected(error):
                     raise
                 faults.append(f"{questions[place].label}: {error}")
+                if isinstance(error, ValidationError):
+                    write_atomically(files[place].with_suffix(REFUSED), str(_refused(files[place]) + 1))
                 return
         answers[place] = found
         write_atomically(files[place], to_json(found.model_dump()))
@@ -106,7 +121,16 @@ async def ask(
     finally:
         await calls.provider.close()
     spent = calls.budget.spent if calls.budget.price is not None else None
-    return Answers(answers, len(missing) - len(faults), cached, spent, sorted(faults))
+    answered = len(missing) - (len(faults) - given_up)
+    return Answers(answers, answered, cached, spent, sorted(faults), given_up)
+
+
+def _refused(file: Path) -> int:
+    """In how many rounds a question's answer was none that can be used."""
+    try:
+        return int(file.with_suffix(REFUSED).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return 0
 
 
 def _kept(file: Path, form: type[AnswerT]) -> AnswerT | None:

@@ -98,7 +98,7 @@ def _load_classes(archive: Path, scratch: Path) -> None:
     from sid_pipeline.resources.spark import JAVA_OPTIONS, LOCAL_CONF, spark_session
     from sid_pipeline.settings import SparkSettings
 
-    options = f"{LOCAL_CONF[JAVA_OPTIONS]} -XX:ArchiveClassesAtExit={archive}"
+    options = f'{LOCAL_CONF[JAVA_OPTIONS]} "-XX:ArchiveClassesAtExit={archive}"'
     session = spark_session(SparkSettings(conf={JAVA_OPTIONS: options}))
     folder = str(scratch / "table")
     rows = session.range(1_000).select("id", F.col("id").cast("string").alias("text"), (F.col("id") % 2).alias("part"))

@@ -238,6 +238,29 @@ def test_supplied_vectors_are_judged_row_by_row(spark, tmp_path, as_bytes):
     assert all(vectors_of(warehouse, DAY2, identity).values())
 
 
+def test_vectors_of_another_revision_or_none_hold_back_their_release_alone(spark, tmp_path, tiny_bert):
+    own = {"vectors": "vectors-{snapshot}.parquet", "dimension": 3}
+    warehouse = make(tmp_path, {**own, "revision": "model-1"})
+    night(warehouse, DAY1, {"p1": "tea"})
+    write_vectors(tmp_path, [("p1", [3.0, 4.0, 0.0])], as_bytes=True)
+    materialise(warehouse, DAY1)
+    old = current_id(warehouse, "esci")
+    pin(warehouse, "r1", {"esci": old})
+    # The same place holds another model's vectors: they are not taken for the release's.
+    changed = make(tmp_path, {**own, "revision": "model-2"})
+    night(changed, DAY2, {"p1": "tea"})
+    write_vectors(tmp_path, [("p1", [0.0, 0.0, 1.0])], as_bytes=True, day=DAY2)
+    gone = metadata(materialise(changed, DAY2))["embedders that are gone"]
+    assert "r1" in gone and "model-1" in gone and "model-2" in gone
+    assert set(changed.receipts.need("esci_embeddings", DAY2).facts["embedder_ids"]) == {current_id(changed, "esci")}
+    assert vectors_of(changed, DAY1, old).keys() == {"p1"} and not vectors_of(changed, DAY2, old)
+    # A model in their place, and nothing is delivered any more: the night goes on for the model.
+    moved = make(tmp_path, {"model": str(tiny_bert)})
+    night(moved, DAY3, {"p1": "tea"})
+    gone = metadata(materialise(moved, DAY3))["embedders that are gone"]
+    assert old in gone and f"vectors-{DAY3}.parquet" in gone and "retire the release" in gone
+
+
 def write_vectors(folder: Path, rows: list[tuple[str, list[float]]], as_bytes: bool, day: str = DAY1) -> None:
     products, vectors = zip(*rows, strict=True)
     column = pa.array([np.array(v, "<f4").tobytes() for v in vectors]) if as_bytes else pa.array(vectors)

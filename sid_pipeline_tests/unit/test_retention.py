@@ -20,7 +20,7 @@ from sid_pipeline.receipts import MissingInput, Receipt
 from sid_pipeline.resources.tables import spool_dir
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.retention import DAY, PUBLICATION, RELEASE, SPOOL, kept, make_room, plan, take_away
-from sid_pipeline.schemas import RELEASES
+from sid_pipeline.schemas import REJECTED_PRODUCTS, RELEASES
 from sid_pipeline.settings import load_settings
 from sid_pipeline_tests.publications import DAY1, DAY2, source
 
@@ -97,6 +97,28 @@ def test_days_stay_for_the_newest_and_for_whatever_stands_on_them(warehouse, nig
     going = plan(warehouse, today=TODAY)
     assert going.names(DAY) == [day(1), day(3), day(5)]
     assert all("9 products" in r.size and "older than the newest 3" in r.why for r in going.removals)
+
+
+def test_a_night_that_failed_keeps_its_rows_and_its_sentence_while_it_is_young(warehouse, night):
+    pin(warehouse, "r1", trained_on=1)
+    for number in range(1, 7):
+        night(number)
+    for number in (2, 7):  # both were read and refused; one is long past
+        warehouse.receipts.begin("products", day(number), f"products.{day(number)}")
+        warehouse.receipts.fail("products", day(number), "Mend the rows listed in rejected_products.")
+        blank = dict.fromkeys(REJECTED_PRODUCTS.column_names)
+        row = {
+            **blank,
+            "snapshot": day(number),
+            "rule": "no_title",
+            "message": "m",
+            "source_file": "f",
+            "source_row": 1,
+        }
+        warehouse.tables.append_rows(REJECTED_PRODUCTS, [row])
+    going = plan(warehouse, today=TODAY)
+    assert day(2) in going.names(DAY) and day(7) not in going.names(DAY)
+    assert [trouble.partition for trouble in warehouse.receipts.troubles()] == [day(2), day(7)]
 
 
 def test_publications_stay_for_the_newest_the_live_one_and_both_ways_back(warehouse, night):

@@ -53,6 +53,11 @@ class BatchPolicy:
     deadline: float = 24 * 3600.0
 
 
+def jobs_in(folder: Path) -> list[Path]:
+    """The notes of jobs in a folder whose results were not taken yet."""
+    return sorted(folder.glob("*.job.json"))
+
+
 class Batches:
     """The jobs of one cleaner.
 
@@ -87,7 +92,7 @@ class Batches:
     @property
     def open_jobs(self) -> list[Path]:
         """Notes of jobs whose results were not taken yet."""
-        return sorted(self._folder.glob("*.job.json"))
+        return jobs_in(self._folder)
 
     def waiting(self) -> set[str]:
         """Hashes of the texts that open jobs were asked for."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sid_pipeline.cleaning.llm.batch import Batches, BatchPolicy
+from sid_pipeline.cleaning.llm.batch import Batches, BatchPolicy, jobs_in
 from sid_pipeline.cleaning.llm.calls import Calls, Policy, Stopped
 from sid_pipeline.cleaning.llm.costs import Budget, Estimate, Price, estimate
 from sid_pipeline.cleaning.llm.prompt import Prompt, Text
@@ -17,6 +17,8 @@ from sid_pipeline.cleaning.llm.provider import CallFailed, Provider
 from sid_pipeline.cleaning.llm.spool import Spool
 from sid_pipeline.cleaning.llm.stream import Counts, Outcome, Stream, grouped
 from sid_pipeline.cleaning.model import Cleaning, NotCleaned, ProductText
+
+JOBS = "jobs"  # the folder in the spool that holds the notes of batch jobs
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,8 @@ class LlmCleaner:
             outcome=outcome,
         )
         try:
-            if spool is not None and options.batch != "never":
+            # Jobs that are open are paid for: they are collected even where no new ones are wanted.
+            if spool is not None and (options.batch != "never" or jobs_in(spool.folder / JOBS)):
                 await self._batches(stream, spool, texts, number, done)
             else:
                 await stream.run(texts, options.policy.in_flight)
@@ -171,7 +174,7 @@ class LlmCleaner:
         """Collect the jobs that a killed run left open; then the new texts, by jobs or by single requests."""
         provider = stream.calls.provider
         assert hasattr(provider, "submit"), "settings allow batches for services that have them"
-        batches = Batches(spool.folder / "jobs", provider, stream, spool, self.options.batch_policy, done)  # type: ignore[arg-type]
+        batches = Batches(spool.folder / JOBS, provider, stream, spool, self.options.batch_policy, done)  # type: ignore[arg-type]
         waiting = batches.waiting()
         fresh: Iterator[Text] = (text for text in texts if text.text_hash not in waiting)
         if self.mode(number) == "batch":

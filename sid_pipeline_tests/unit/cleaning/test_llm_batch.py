@@ -134,6 +134,15 @@ def test_a_job_that_outlives_the_night_is_collected_by_the_next(night, server):
     assert server.calls["batch"] == 2
 
 
+def test_open_jobs_are_collected_where_no_new_ones_are_wanted(night, server):
+    server.batch_polls = 10**6
+    night.run(20, policy=BatchPolicy(rows=20, poll_seconds=0.01, deadline=0.05))
+    server.batch_polls = 0
+    night.run(30, batch="never")
+    assert len(night.table) == 30 and night.paid == 30
+    assert server.calls["batch"] == 1 and server.calls["generate"] == 10
+
+
 @pytest.mark.parametrize("step", ["submit", "state", "results"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_death_at_any_step_pays_for_nothing_twice(night, server, monkeypatch, step, when):

@@ -95,6 +95,22 @@ def test_what_is_no_name_is_not_kept(tmp_path, asked, answer):
         assert dict(polished_names(warehouse(tmp_path, server.url), *R1, row, TITLES).names) == {"3_7": "Rolls"}
 
 
+def test_a_name_that_gets_no_usable_answer_is_not_paid_for_for_ever(tmp_path, asked):
+    with running(
+        reply=by_name(asked, {"Bakery: rolls": "--", "Bakery > Bread: italian": "Bread"}, mended="--")
+    ) as server:
+        rows = [ROWS[0], {**ROWS[1], "name": "Bakery: rolls"}]
+        for left in (1, 1, 1, 0, 0):
+            found = polished_names(warehouse(tmp_path, server.url), *R1, rows, TITLES)
+            assert (dict(found.names), found.missing) == ({"3": "Bread"}, left)
+        assert asked.count("Bakery: rolls") == 3 * 2, "each round asks once more, with what was wrong"
+        assert "not asked again" in found.told["names not polished"]
+        # Under another working name it is another question.
+        server.reply = lambda turn: json.dumps({"name": "Rolls"})
+        again = polished_names(warehouse(tmp_path, server.url), *R1, [{**rows[1], "name": "Bakery > Rolls"}], TITLES)
+        assert dict(again.names) == {"3_7": "Rolls"}
+
+
 def test_prefixes_of_one_working_name_have_names_of_their_own(tmp_path, asked):
     rows = [{**ROWS[0], "name": "Bakery"}, {**ROWS[0], "prefix": "9", "name": "Bakery", "sample": ["p2"]}]
     with running(reply=lambda turn: json.dumps({"name": json.loads(turn)["titles"][0].split()[0]})) as server:

@@ -82,9 +82,10 @@ def test_archives_of_what_is_gone_or_replaced_are_removed(cache, tmp_path, monke
 @pytest.mark.slow
 def test_spark_starts_from_it(tmp_path, monkeypatch):
     jars = class_archive.cache_dir()
-    monkeypatch.setenv("SID_CACHE_DIR", str(tmp_path))
-    (tmp_path / "sid_pipeline").mkdir()
-    (tmp_path / "sid_pipeline" / "jars").symlink_to(jars)
+    cache = tmp_path / "my cache"
+    monkeypatch.setenv("SID_CACHE_DIR", str(cache))
+    (cache / "sid_pipeline").mkdir(parents=True)
+    (cache / "sid_pipeline" / "jars").symlink_to(jars)
     class_archive.make()
     done = subprocess.run([sys.executable, "-c", JOB], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.stdout == "10\n", done.stderr[-2000:]
