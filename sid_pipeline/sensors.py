@@ -6,7 +6,7 @@ alert travels (`alerts.py`).
 
 import json
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -21,7 +21,19 @@ from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.run_history import PARTITION_TAG, UNFINISHED, end_lost_runs
 from sid_pipeline.settings import Settings
 from sid_pipeline.taxonomy_sensor import build_taxonomy_sensor
-from sid_pipeline.watch import Stale, last_delivery, late_places, stale_flavours, waiting_nights, what_is_served
+from sid_pipeline.watch import (
+    Stale,
+    last_delivery,
+    late_places,
+    sids_behind,
+    stale_flavours,
+    waiting_nights,
+    what_is_served,
+)
+
+# How long a day may be complete for a flavour before its SIDs no longer wait for the end of the run that brought it,
+# and where newer days are being worked on, after which one refresh serves for all.
+PATIENCE, PATIENCE_IN_A_BACKLOG = timedelta(hours=1), timedelta(hours=6)
 
 
 def build_sensors(settings: Settings, jobs: Mapping[str, Job]) -> list[dg.SensorDefinition]:
@@ -31,6 +43,8 @@ def build_sensors(settings: Settings, jobs: Mapping[str, Job]) -> list[dg.Sensor
         bring a day up to date ends, refresh the SIDs of every served release. Failed and canceled runs count too:
         what failed for one flavour does not hold back another, nor does a canceled run those that ended before it,
         and a flavour whose newest complete snapshot is the one it stands on is left as it is.
+    sids_catch_up: refresh SIDs that still stand on an older day though a newer one has been complete for them for long:
+        its run goes on for another flavour's sake, newer days never stop coming, or a run's end was not seen.
     late_nights: take nights whose catalogue came late, or that were missed, but none that failed.
     tell_of_failures: an alert for each failed run.
     tell_of_age: an alert for a night that is late or cannot be looked for, and for live SIDs that stand on old data,
@@ -41,6 +55,7 @@ def build_sensors(settings: Settings, jobs: Mapping[str, Job]) -> list[dg.Sensor
         _follow(settings, jobs, "sids_follow_snapshot", dg.DagsterRunStatus.SUCCESS),
         _follow(settings, jobs, "sids_follow_failed_snapshot", dg.DagsterRunStatus.FAILURE),
         _follow(settings, jobs, "sids_follow_canceled_snapshot", dg.DagsterRunStatus.CANCELED),
+        _catch_up(settings, jobs),
         _late_nights(settings, jobs),
         _tell_of_failures(settings),
         _tell_of_age(settings),
@@ -73,6 +88,42 @@ def _follow(settings: Settings, jobs: Mapping[str, Job], name: str, status: dg.D
         return [dg.RunRequest(run_key=f"{run}-{release}", partition_key=release) for release in served]
 
     return sids_follow_snapshot
+
+
+def _catch_up(settings: Settings, jobs: Mapping[str, Job]) -> dg.SensorDefinition:
+    @dg.sensor(
+        name="sids_catch_up",
+        job=jobs[SID_REFRESH],
+        minimum_interval_seconds=600,
+        default_status=_status(settings),
+        description="Refresh the SIDs of served releases that a newer day has long been complete for.",
+    )
+    def sids_catch_up(
+        context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse]
+    ) -> list[dg.RunRequest] | dg.SkipReason:
+        now = datetime.now(timezone.utc)
+        coming = _unfinished_nights(context.instance)
+        since: dict[str, datetime] = {}
+        for late in sids_behind(warehouse):
+            wait = PATIENCE_IN_A_BACKLOG if any(day > late.snapshot for day in coming) else PATIENCE
+            if now - late.since > wait:
+                since[late.release] = max(late.since, since.get(late.release, late.since))
+        asked = [
+            dg.RunRequest(run_key=f"{release}-{when.isoformat()}", partition_key=release)
+            for release, when in since.items()
+            if not _is_refreshed(context.instance, release, when)
+        ]
+        return asked or dg.SkipReason("no SIDs have been behind for long, or their refresh was asked for")
+
+    return sids_catch_up
+
+
+def _is_refreshed(instance: dg.DagsterInstance, release: str, since: datetime) -> bool:
+    """Whether a refresh of a release began since then, whatever became of it, or work on the release is under way."""
+    tags = {PARTITION_TAG: release}
+    begun = dg.RunsFilter(job_name=SID_REFRESH, tags=tags, created_after=since)
+    under_way = dg.RunsFilter(tags=tags, statuses=UNFINISHED)
+    return bool(instance.get_run_records(begun, limit=1) or instance.get_run_records(under_way, limit=1))
 
 
 def _is_of_a_night(run: dg.DagsterRun) -> bool:

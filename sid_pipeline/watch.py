@@ -12,6 +12,8 @@ from datetime import date, datetime, timedelta
 
 from sid_pipeline.promotion_log import live_pointer
 from sid_pipeline.publication.folder import PublicationError
+from sid_pipeline.receipts import complete_snapshots
+from sid_pipeline.releases import served_releases
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import PRODUCTS
 
@@ -25,6 +27,16 @@ class Stale:
     flavour: str
     as_of_snapshot: str
     days: int
+
+
+@dataclass(frozen=True)
+class Behind:
+    """A flavour's SIDs of a served release that stand on an older day than `snapshot`, complete for it `since` then."""
+
+    flavour: str
+    release: str
+    snapshot: str
+    since: datetime
 
 
 @dataclass(frozen=True)
@@ -128,6 +140,22 @@ def stale_flavours(warehouse: Warehouse, today: date) -> list[Stale]:
         days = (today - date.fromisoformat(pointer["as_of_snapshot"])).days
         if days > warehouse.settings.alerts.stale_after_days:
             found.append(Stale(flavour, pointer["as_of_snapshot"], days))
+    return found
+
+
+def sids_behind(warehouse: Warehouse) -> list[Behind]:
+    """The SIDs of served releases that could stand on a newer day; those never made, or half made, are left out."""
+    receipts, settings = warehouse.receipts, warehouse.settings
+    found = []
+    for flavour in settings.active_flavours:
+        complete = complete_snapshots(receipts, settings, flavour)[-1:]
+        names = settings.flavours[flavour].embedders
+        made = [receipts.last_success(f"{name}_embeddings", day) for day in complete for name in names]
+        times = [time for time in made if time is not None]
+        for release in served_releases(warehouse.tables) if times else ():
+            assigned = receipts.get(f"{flavour}/semantic_ids", release.release)
+            if assigned is not None and assigned.facts["as_of_snapshot"] < complete[0]:
+                found.append(Behind(flavour, release.release, complete[0], max(times)))
     return found
 
 

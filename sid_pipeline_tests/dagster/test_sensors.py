@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from datetime import date, datetime, timedelta
+import time
+from datetime import date, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.partitions.context import partition_loading_context
 
 from sid_pipeline import sensors, watch
 from sid_pipeline.definitions import build_definitions
 from sid_pipeline.ingest.source_files import Unreachable
 from sid_pipeline.receipts import Receipt
 from sid_pipeline.resources.warehouse import Warehouse
+from sid_pipeline.schemas import RELEASES
 from sid_pipeline.sensors import last_due
 from sid_pipeline.settings import load_settings
 from sid_pipeline.watch import has_arrived, late_places, stale_flavours, waiting_nights, what_is_served
@@ -63,7 +66,8 @@ def evaluate(warehouse: Warehouse, name: str, instance: dg.DagsterInstance, curs
     context = dg.build_sensor_context(
         instance=instance, cursor=cursor, resources={"warehouse": warehouse}, repository_def=repository
     )
-    return sensor.evaluate_tick(context)
+    with partition_loading_context(None, instance):
+        return sensor.evaluate_tick(context)
 
 
 def test_waiting_nights_are_those_that_came_and_were_not_taken(warehouse):
@@ -166,6 +170,71 @@ def test_canceled_runs_are_followed_too(warehouse):
     assert followers == {
         "sids_follow_snapshot", "sids_follow_failed_snapshot", "sids_follow_canceled_snapshot",
     }  # fmt: skip
+
+
+def complete(warehouse: Warehouse, when: str, embedder: str, hours_ago: float) -> None:
+    """A day's vectors by an embedder, made so long ago."""
+    warehouse.receipts.put(Receipt(f"{embedder}_embeddings", when, {"products": "v"}, "v"))
+    made = time.time() - 3600 * hours_ago
+    os.utime(warehouse.receipts.folder / f"{embedder}_embeddings" / f"{when}.json", (made, made))
+
+
+def standing(warehouse: Warehouse, flavour: str, when: str) -> None:
+    warehouse.receipts.put(Receipt(f"{flavour}/semantic_ids", "r1", {}, "v", facts={"as_of_snapshot": when}))
+
+
+def served(warehouse: Warehouse, *releases: str) -> None:
+    for release in releases:
+        row = {"release": release, "state": "served", "taxonomy_source": "x", "taxonomy_revision": "x",
+               "embedder_ids": "{}", "training_snapshot": day(9), "created_at": datetime.now(timezone.utc)}  # fmt: skip
+        warehouse.tables.append_rows(RELEASES, [{**dict.fromkeys(RELEASES.column_names), **row}])
+
+
+def running(instance: dg.DagsterInstance, job: str, partition: str) -> dg.DagsterRun:
+    return instance.create_run_for_job(
+        dg.GraphDefinition(job).to_job(), tags={"dagster/partition": partition}, status=dg.DagsterRunStatus.STARTED
+    )
+
+
+@pytest.fixture
+def behind(warehouse) -> Warehouse:
+    """Both flavours stand on the day before; today's vectors are there for esci alone, its run goes on."""
+    served(warehouse, "r1", "r2")
+    for when in (day(1), day(0)):
+        taken(warehouse, when)
+    for flavour in ("esci", "esci_gemma"):
+        standing(warehouse, flavour, day(1))
+    for embedder in ("esci", "gemma"):
+        complete(warehouse, day(1), embedder, 24)
+    return warehouse
+
+
+def test_a_flavour_does_not_wait_for_anothers_night_for_ever(behind):
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("releases", ["r1", "r2"])
+        running(instance, "snapshot_refresh", day(0))
+        complete(behind, day(0), "esci", 0.5)
+        assert not evaluate(behind, "sids_catch_up", instance).run_requests, "the run may end soon"
+        complete(behind, day(0), "esci", 2)
+        build = running(instance, "release_build", "r1")
+        assert not evaluate(behind, "sids_catch_up", instance).run_requests, "the release is being worked on"
+        instance.report_run_canceled(build)
+        (request,) = evaluate(behind, "sids_catch_up", instance).run_requests
+        assert request.partition_key == "r1", "nobody ever made r2's"
+        again = running(instance, "sid_refresh", "r1")
+        assert not evaluate(behind, "sids_catch_up", instance).run_requests, "it is under way"
+        instance.report_run_failed(again)
+        assert not evaluate(behind, "sids_catch_up", instance).run_requests, "what failed is for a person"
+
+
+def test_in_a_backlog_one_refresh_serves_for_many_days_but_not_without_end(behind):
+    complete(behind, day(0), "esci", 2)
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("releases", ["r1", "r2"])
+        running(instance, "snapshot_refresh", day(-1))  # newer days keep coming
+        assert not evaluate(behind, "sids_catch_up", instance).run_requests
+        complete(behind, day(0), "esci", 7)
+        assert len(evaluate(behind, "sids_catch_up", instance).run_requests) == 1
 
 
 def test_the_schedule_waits_for_the_input_and_takes_no_older_day(warehouse):
