@@ -9,7 +9,7 @@ bin := .venv/bin
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup:  ## .venv, Java, Delta's JARs
+setup:  ## .venv, Java, Delta's JARs, the archive of Spark's classes
 	@tools/setup.sh
 
 run: setup  ## the whole graph on the sample catalogue
@@ -24,7 +24,7 @@ check: setup  ## linter and type checker
 	@$(bin)/mypy sid_pipeline
 
 test: check  ## check, then the tests (minutes)
-	@$(bin)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"
+	@$(bin)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: check  ## everything, the slow tests too
 	@$(bin)/pytest

@@ -17,11 +17,12 @@ from sid_pipeline.commands.promotion import promotion_commands
 from sid_pipeline.commands.release import release_commands
 from sid_pipeline.commands.retention import retention_command
 from sid_pipeline.commands.taxonomy import taxonomy_commands
+from sid_pipeline.keys import MAX_TOKENS
 from sid_pipeline.migrations import StateError
 from sid_pipeline.publication.folder import PublicationError
 from sid_pipeline.receipts import MissingInput
 from sid_pipeline.resources.faults import machine_fault
-from sid_pipeline.settings import MAX_TOKENS, PROJECT_ROOT, Settings, SettingsError, load_settings
+from sid_pipeline.settings import PROJECT_ROOT, Settings, SettingsError, load_settings
 
 SID_PATTERN = re.compile(rf"\d+(_\d+){{0,{MAX_TOKENS - 1}}}")
 

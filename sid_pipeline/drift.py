@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from sid_pipeline.evaluation.drift import Finding, Night, judge
+from sid_pipeline.keys import MAX_TOKENS
 from sid_pipeline.receipts import Receipt
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import CLEANED_ATTRIBUTES, NIGHTLY_FIGURES, OFFERS, PRODUCTS
@@ -37,7 +38,11 @@ def figures_of(warehouse: Warehouse, flavour: str, release: str, headline: Mappi
         "out_of_distribution": told["out of distribution"] / active,
         "without_a_sid": told["without a SID"] / active,
         "mean_distance": told["mean distance"],
-        **{f"usage_l{level}": told[f"usage L{level}"] for level in range(1, 9) if f"usage L{level}" in told},
+        **{
+            f"usage_l{level}": told[f"usage L{level}"]
+            for level in range(1, MAX_TOKENS + 1)
+            if f"usage L{level}" in told
+        },
     }
     if headline.get("collision_rate") is not None:
         figures["collision_rate"] = headline["collision_rate"]

@@ -1,4 +1,4 @@
-"""The jobs: one per plane, because a run cannot mix partition dimensions.
+"""The jobs: none mixes the planes, because a run has one partition dimension.
 
 relevance_model    labels and the relevance model (not partitioned)
 snapshot_refresh   a night's catalogue, cleaning and embeddings

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 
-LEVEL_LETTERS = "abcdefgh"  # a token of the first level is <a_35>; a SID has at most so many tokens
+LEVEL_LETTERS = "abcdefgh"  # a token of the first level is <a_35>
+MAX_TOKENS = len(LEVEL_LETTERS)  # of a SID, a further token included
 KEY_PATTERN = re.compile(r"[A-Za-z0-9._-]+")
 
 

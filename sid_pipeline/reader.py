@@ -5,7 +5,7 @@
     sids = open_live("esci")                   # or open_live("esci", "s3://bucket/sid")
     sids.sid("P100002")                        # '35_7_120_184'
     sids.lookup(["P100002", "P100003"])        # SIDs or None, vectorised
-    sids.products("35_7", retailer="r1")       # available there, most popular first
+    sids.products("35_7", retailer="northmarket")  # available there, most popular first
 
 What is opened is verified against its manifest and never changes: a pointer that moves meanwhile is seen by the next
 `open_live`. Tables are read when they are first asked for and stay in Arrow; nothing is done row by row in Python but

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from sid_pipeline.evaluation.codebook_diff import diff
 from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.receipts import MissingInput
 from sid_pipeline.releases import ReleaseError, need_release
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import SEMANTIC_IDS
+from sid_pipeline.sids import lengths
 from sid_pipeline.summary import table
 
 
@@ -51,21 +54,23 @@ def _compare(warehouse: Warehouse, flavour: str, release: str, other: str) -> st
 def _kept(warehouse: Warehouse, flavour: str, release: str, other: str) -> str:
     """A line on the products that both have: the share that keeps its prefix, level by level."""
     try:
-        old, new = (_codes(warehouse, flavour, name) for name in (other, release))
+        old, new = (_base_sids(warehouse, flavour, name) for name in (other, release))
     except MissingInput as error:
         return str(error)
-    common = sorted(old.keys() & new.keys())
-    if not common:
+    found = diff(old, new)
+    if not found["common"]:
         return "no product has a SID in both"
-    same = np.array([old[key] for key in common]) == np.array([new[key] for key in common])
-    kept = np.logical_and.accumulate(same, axis=1).mean(axis=0)
-    levels = ", ".join(f"L1..L{level} {share:.1%}" for level, share in enumerate(kept.tolist(), 1))
-    return f"of {len(common):,} products in both, with the same codes: {levels}"
+    if not found["comparable"]:
+        return f"codes of {lengths(old['sid'])[0]} and of {lengths(new['sid'])[0]} levels: not comparable"
+    shares = [row["kept_prefix"] for row in found["levels"]]
+    levels = ", ".join(f"L1{f'..L{level}' if level > 1 else ''} {share:.1%}" for level, share in enumerate(shares, 1))
+    return f"of {found['common']:,} products in both, with the same codes: {levels}"
 
 
-def _codes(warehouse: Warehouse, flavour: str, release: str) -> dict[str, list[int]]:
-    rows = warehouse.tables.arrow(SEMANTIC_IDS, ["product_id", "codes"], flavour=flavour, release=release).to_pylist()
-    codes = {row["product_id"]: row["codes"] for row in rows if row["codes"]}
-    if not codes:
+def _base_sids(warehouse: Warehouse, flavour: str, release: str) -> pa.Table:
+    """product_id and base SID, withdrawn products among them."""
+    coded = pc.field("base_sid").is_valid()
+    rows = warehouse.tables.arrow(SEMANTIC_IDS, ["product_id", "base_sid"], coded, flavour=flavour, release=release)
+    if not len(rows):
         raise MissingInput(f"{flavour} has no SIDs in release {release!r}: sid run --release {release}")
-    return codes
+    return rows.rename_columns(["product_id", "sid"])

@@ -122,7 +122,7 @@ def kept(warehouse: Warehouse, open_work: Collection[str] = (), today: date | No
         raise MissingInput("no snapshot was materialised yet: there is nothing to keep, and nothing is taken away")
     releases = _kept_releases(warehouse, open_work, today or date.today())
     publications = _kept_publications(warehouse)
-    snapshots = _kept_snapshots(warehouse, releases, publications, open_work)
+    snapshots = _kept_snapshots(warehouse, releases, open_work)
     return Kept(releases, snapshots, publications, _kept_embedders(warehouse, releases))
 
 
@@ -167,9 +167,7 @@ def _kept_publications(warehouse: Warehouse) -> dict[str, str]:
     return why
 
 
-def _kept_snapshots(
-    warehouse: Warehouse, releases: Iterable[str], publications: Iterable[str], open_work: Collection[str]
-) -> dict[str, str]:
+def _kept_snapshots(warehouse: Warehouse, releases: Iterable[str], open_work: Collection[str]) -> dict[str, str]:
     receipts, settings = warehouse.receipts, warehouse.settings
     taken, number = receipts.partitions(PRODUCTS.name), settings.retention.snapshots
     why = {day: f"of the newest {number}" for day in taken[-number:]}

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from sid_pipeline.cleaning.schema import DEFAULT_SCHEMA, Schema
 from sid_pipeline.embedding.texts import RAW_FIELDS, check_template
-from sid_pipeline.keys import LEVEL_LETTERS, check_key
+from sid_pipeline.keys import MAX_TOKENS, check_key
 from sid_pipeline.relevance.config import FineTuneConfig
 from sid_pipeline.rqvae.config import TrainConfig
 
@@ -38,12 +38,11 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 SAMPLE_SETTINGS = PROJECT_ROOT / "data" / "sample.toml"
 ENV_PREFIX = "SID_"
 # Variables that start like a setting but are read before or beside the settings object.
-RESERVED_ENV = {"SID_SETTINGS", "SID_CACHE_DIR", "SID_SHARED", "SID_LOG_DIR", "SID_CODE_PORT"}
-# Like the last two, read by deploy/production/*.yaml.
+RESERVED_ENV = {"SID_SETTINGS", "SID_CACHE_DIR", "SID_SHARED", "SID_EXAMPLES", "SID_LOG_DIR", "SID_CODE_PORT"}
+# Read by deploy/production/*.yaml, like SID_LOG_DIR and SID_CODE_PORT.
 RESERVED_PREFIX = "SID_PG_"
 SECRET_SETTINGS = {("alerts", "webhook"), ("alerts", "smtp_password")}
 MINUTES_OF_A_DAY = 24 * 60
-MAX_TOKENS = len(LEVEL_LETTERS)
 
 
 class SettingsError(ValueError):
@@ -303,7 +302,7 @@ class CleaningSettings(Model):
 class EmbedderSettings(Model):
     """One way to turn a product into a vector: a model, or vectors that you bring (`vectors`).
 
-    All but batch_tokens and device are part of the embedder's identity.
+    All but batch_tokens and device are part of the embedder's identity; of own vectors, revision and dimension alone.
     """
 
     model: str = Field(
@@ -463,7 +462,9 @@ class ReportSettings(Model):
 class ReleaseSettings(Model):
     """Vocabulary releases."""
 
-    default: str = Field("r1", description="the release that `sid run` builds and refreshes")
+    default: str = Field(
+        "r1", description="the release that `sid run` builds while nothing is live; commands look at it then"
+    )
     warm_start: bool = Field(True, description="train a release's codebooks on from its predecessor's")
     align: bool = Field(True, description="number a release's codewords as its predecessor's, where they hold the same")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sid_pipeline.keys import MAX_TOKENS
 from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.trace import assigned_sids, product_titles
@@ -37,10 +38,12 @@ def _figures(warehouse: Warehouse, flavours: list[str], release: str) -> list[st
         receipt = warehouse.receipts.get(f"{flavour}/report", release)
         headlines.append(receipt.facts["headline"] if receipt else {})
 
+    tokens = range(1, MAX_TOKENS + 1)
+
     def levels(name: str) -> list[str]:
         cells = []
         for headline in headlines:
-            values = [headline.get(f"{name}_l{level}") for level in range(1, 5)]
+            values = [headline[key] for level in tokens if (key := f"{name}_l{level}") in headline]
             cells.append(" ".join("  -" if v is None else f"{100 * v:3.0f}" for v in values))
         return cells
 
@@ -50,8 +53,8 @@ def _figures(warehouse: Warehouse, flavours: list[str], release: str) -> list[st
     rows.append(["products with a SID", *figure("items", "{:,.0f}")])
     rows.append(["distinct SIDs", *figure("distinct_sids", "{:,.0f}")])
     rows.append(["distinct SIDs / products", *figure("distinct_share", "{:.3f}")])
-    rows.append(["codes in use, % of L1..L4", *levels("usage")])
-    rows.append(["near-duplicates that share L1..L4, %", *levels("share90")])
+    rows.append(["codes in use, % of each level", *levels("usage")])
+    rows.append(["near-duplicates that share L1, L1..L2, ..., %", *levels("share90")])
     rows.append(["  pairs with cosine >= .9 looked at", *figure("pairs90", "{:,.0f}")])
     rows.append(["reconstruction error / variance", *figure("rel_mse", "{:.3f}")])
     return table(rows)

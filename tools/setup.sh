@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the environment that every make target needs: .venv with the locked dependencies, Java 17 or newer, and
-# Delta's two JARs in the user's cache. Safe to run again; when nothing changed it does nothing and needs no network.
+# Makes the environment that every make target needs: .venv with the locked dependencies, Java 17 or newer, and in the
+# user's cache Delta's two JARs and the archive of Spark's classes. Safe to run again; when nothing changed it does nothing and needs no network.
 #   PYTHON=/path/to/python3.12 make setup    chooses the interpreter (3.10 to 3.13)
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -71,8 +71,8 @@ def training_assets(flavour: Flavour) -> list[dg.AssetsDefinition]:
     @flavour.asset(
         CODEBOOK,
         [flavour.key(TRAINING_SET)],
-        "The RQ-VAE codebook: 4 levels of codewords, trained with L_recon + L_rq + lambda * L_contrastive. "
-        "A collapsed codebook is refused and not written.",
+        "The RQ-VAE codebook: levels of codewords, coarse to fine, trained with L_recon + L_rq + lambda * "
+        "L_contrastive. A collapsed codebook is refused and not written.",
         {"pytorch"},
         pool="gpu",
     )

@@ -97,7 +97,7 @@ class RulesCleaner:
         audience, audience_spans = read_audience(title)
         if audience is None and facts and not audience_spans:
             audience = _stated_audience(facts)
-        brand, brand_spans, brand_problem = self._brand(text.brand, title, words)
+        brand, brand_spans, brand_problem = self._brand(text.brand, words)
         if brand_problem:
             dropped.append(brand_problem)
 
@@ -148,7 +148,7 @@ class RulesCleaner:
         return Cleaning(attributes, confidence, "rules", (*dropped, *unsupported))
 
     def _brand(
-        self, field: str | None, title: str, words: Sequence[Word]
+        self, field: str | None, words: Sequence[Word]
     ) -> tuple[str | None, list[tuple[int, int]], Unsupported | None]:
         """The brand, where it stands in the title, and the field that named none."""
         brand = _field(field) if field else ""

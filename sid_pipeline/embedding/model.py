@@ -55,7 +55,8 @@ def resolve_model(model: str, root: Path) -> str:
 
 
 def embedder_id(settings: EmbedderSettings, root: Path) -> str:
-    """Name and hash of all that decides a vector: weights, revision, prompt, template, dimension, dtype, cut-off.
+    """Name and hash of all that decides a vector: weights, revision, prompt, template, kind of text, dimension, dtype,
+    cut-off, and whether the model's own code runs.
 
     Vectors that a user supplies are known by the `revision` that the user gives them and by their dimension.
 

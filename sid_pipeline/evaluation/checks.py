@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sid_pipeline.keys import LEVEL_LETTERS
+from sid_pipeline.keys import MAX_TOKENS
 
 
 class Check(NamedTuple):
@@ -26,11 +26,10 @@ class Check(NamedTuple):
     sentence: str
 
 
-MAX_LEVELS = len(LEVEL_LETTERS)
 # Figures that a new table can be held to, with the direction in which they get better.
 GUARDED = {
-    **{f"usage_l{level}": +1 for level in range(1, MAX_LEVELS + 1)},
-    **{f"share90_l{level}": +1 for level in range(1, MAX_LEVELS + 1)},
+    **{f"usage_l{level}": +1 for level in range(1, MAX_TOKENS + 1)},
+    **{f"share90_l{level}": +1 for level in range(1, MAX_TOKENS + 1)},
     "distinct_share": +1,
     "collision_rate": -1,
     "spearman_random_and_neighbour": +1,

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from sid_pipeline.evaluation.checks import MAX_LEVELS
+from sid_pipeline.keys import MAX_TOKENS
 
 MAD_TO_SIGMA = 1.4826  # of a normal distribution
 
@@ -56,7 +56,7 @@ MONITORS = (
     Monitor("mean_distance", "mean quantisation distance", +1, 0.1, relative=True, rebuild=True),
     *(
         Monitor(f"usage_l{level}", f"share of codes in use, L{level}", -1, 0.05, rebuild=True)
-        for level in range(1, MAX_LEVELS + 1)
+        for level in range(1, MAX_TOKENS + 1)
     ),
     Monitor("collision_rate", "share of products that share their SID", +1, 0.03, rebuild=True),
     Monitor("without_a_sid", "share of products without a SID", +1, 0.005),

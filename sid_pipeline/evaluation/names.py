@@ -224,8 +224,9 @@ def _kept_words(
 ) -> pa.Array:
     """Lists of words: the `most` best of each prefix, or those it had where they are still true."""
     fresh = pc.list_slice(best, 0, most)
-    if previous is None or not len(previous):
+    if previous is None:
         return fresh
+    previous = previous.filter(pc.is_valid(previous["content"]))
     place = pc.index_in(label, value_set=previous["prefix"].combine_chunks())
     before = previous.take(place)
     same = pc.fill_null(pc.equal(before["content"], content), False).to_numpy()

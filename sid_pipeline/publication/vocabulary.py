@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sid_pipeline.keys import LEVEL_LETTERS
+from sid_pipeline.keys import LEVEL_LETTERS, MAX_TOKENS
 
 FURTHER_AT_LEAST = 16  # room for a while, so that a consumer's embedding table need not grow every night
 
@@ -32,8 +32,8 @@ class Vocabulary:
     further: int = 0
 
     def __post_init__(self) -> None:
-        if len(self.sizes) > len(LEVEL_LETTERS):
-            raise ValueError(f"{len(self.sizes)} levels, but token letters exist for {len(LEVEL_LETTERS)}")
+        if len(self.sizes) > MAX_TOKENS:
+            raise ValueError(f"{len(self.sizes)} levels, but token letters exist for {MAX_TOKENS}")
 
     @property
     def sizes(self) -> list[int]:

@@ -75,7 +75,7 @@ def counts(products: int, *, second_night: bool = False) -> dict[str, int]:
     return out
 
 
-def _line(kind: str, row: list[str], number: int, draw: Draw) -> bytes:
+def _line(kind: str, row: list[str], number: int) -> bytes:
     product_id, title, *rest = row
     if kind == "empty_product_id":
         return encoded(["", title, *rest])
@@ -130,7 +130,7 @@ def make(spare: Sequence[Product], good: Sequence[Product], stream: str, *, seco
                 victim = next(victims)
                 out.append(BadRow(kind, encoded(victim.row()), after=victim.product_id))
             else:
-                line = _line(kind.name, next(supply).row(), number, draw)
+                line = _line(kind.name, next(supply).row(), number)
                 out.append(BadRow(kind, line, last=kind.name == "unclosed_quote"))
     return out
 

@@ -80,6 +80,10 @@ def test_the_embedders_of_a_flavour_are_replaced_not_mixed(tmp_path):
         (MINIMAL + "[source.columns]\ntitle = ' '\n", ["source.columns.title", "must name a column"]),
         (MINIMAL + "encoding = 'utf-88'\n", ["source.encoding", "utf-88"]),
         ("state_dir = 'state'\n" + MINIMAL, ["state_dir must end in '.sid'"]),
+        (
+            MINIMAL + "".join(f"[embedders.{n}]\nvectors = '{n}'\ndimension = 3\nrevision = '1'\n" for n in ("a", "b")),
+            ["embedders.a and embedders.b", "a revision of its own"],
+        ),
         (MINIMAL + "[snapshots]\ntimezone = 'Mars/X'\n", ["snapshots.timezone", "Mars/X"]),
         (MINIMAL + "[embedders.esci]\ntemplate = ['{titel}']\n", ["embedders.esci", "{titel}"]),
         (MINIMAL + "[flavours]\nesci.enabled = false\nesci_gemma.enabled = false\n", ["at least one"]),

@@ -35,11 +35,11 @@ revision = "1"
 [embedders.fixed]
 vectors = "fixed.parquet"
 dimension = 4
-revision = "1"
+revision = "2"
 [embedders.unused]
 vectors = "unused/{snapshot}.parquet"
 dimension = 4
-revision = "1"
+revision = "3"
 [flavours.esci]
 embedders = {own = 1.0, fixed = 1.0}
 [flavours.esci_gemma]

@@ -7,8 +7,8 @@ from datetime import date, timedelta
 import numpy as np
 import pytest
 
-from sid_pipeline.evaluation.checks import MAX_LEVELS
 from sid_pipeline.evaluation.drift import MONITORS, Night, advice, judge
+from sid_pipeline.keys import MAX_TOKENS
 
 
 def quiet_year(seed: int, nights: int = 365, products: int = 50_000) -> list[Night]:
@@ -70,14 +70,14 @@ def changed(nights: list[Night], figure: str, change, since: int) -> list[Night]
 
 
 def test_every_figure_of_the_quiet_year_is_watched():
-    deeper = {f"usage_l{level}" for level in range(5, MAX_LEVELS + 1)}  # than the year's four levels
+    deeper = {f"usage_l{level}" for level in range(5, MAX_TOKENS + 1)}  # than the year's four levels
     assert {monitor.figure for monitor in MONITORS} - deeper == set(quiet_year(0, 1)[0].figures)
 
 
 def test_every_level_is_watched():
-    nights = [Night(n.snapshot, {**n.figures, f"usage_l{MAX_LEVELS}": 0.9}) for n in quiet_year(0, 40)]
-    (finding,) = judge(changed(nights, f"usage_l{MAX_LEVELS}", lambda x, n: x - 0.15, since=39))
-    assert finding.monitor.figure == f"usage_l{MAX_LEVELS}"
+    nights = [Night(n.snapshot, {**n.figures, f"usage_l{MAX_TOKENS}": 0.9}) for n in quiet_year(0, 40)]
+    (finding,) = judge(changed(nights, f"usage_l{MAX_TOKENS}", lambda x, n: x - 0.15, since=39))
+    assert finding.monitor.figure == f"usage_l{MAX_TOKENS}"
 
 
 @pytest.mark.parametrize("seed", range(5))
