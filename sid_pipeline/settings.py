@@ -710,6 +710,10 @@ class Settings(Model):
         """Like `path`, but leaves addresses with a scheme (s3a://, hdfs://) as they are."""
         return value if re.match(r"^[a-z][a-z0-9+.-]+://", value) else str(self.path(value))
 
+    def place(self, template: str, snapshot: str) -> str:
+        """Where a day's files lie: a location with the day in the place of {snapshot}."""
+        return self.location(template.replace("{snapshot}", snapshot))
+
     @property
     def state(self) -> Path:
         """Absolute folder of everything that is written."""

@@ -60,7 +60,7 @@ def _places(warehouse: Warehouse, snapshot: str) -> Iterator[_Place]:
             named.append((vectors, "auto", f"embedders.{name}.vectors"))
     for template, format, setting in named:
         if template is not None:
-            yield _Place(settings.location(template.replace(DAY, snapshot)), format, setting)
+            yield _Place(settings.place(template, snapshot), format, setting)
 
 
 def still_missing(warehouse: Warehouse, snapshot: str) -> list[str]:

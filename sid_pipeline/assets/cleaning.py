@@ -28,6 +28,7 @@ from sid_pipeline.files import digest
 from sid_pipeline.ingest.errors import InputError
 from sid_pipeline.partitions import snapshots
 from sid_pipeline.receipts import Receipt
+from sid_pipeline.resources.parquet import count_rows
 from sid_pipeline.resources.tables import fingerprint
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import CLEANED_ATTRIBUTES, CLEANING_CALLS, PRODUCTS, SNAPSHOT_CLEANINGS
@@ -222,7 +223,7 @@ class _Night:
         reasons = spool.folder / "reasons.jsonl"
         with warehouse.spool("cleaning") as folder, reasons.open("w", encoding="utf-8") as why:
             missing.write.parquet(str(folder / "texts"))
-            number = _count(folder / "texts")
+            number = count_rows(folder / "texts")
 
             def outcome(text: "Text", result: Any) -> None:
                 sentence = getattr(result, "sentence", None)
@@ -507,9 +508,3 @@ def _stream(folder: Path) -> "Iterator[Text]":
     for batch in ds.dataset(folder, format="parquet").to_batches(columns=list(columns), batch_size=500):
         for row in batch.to_pylist():
             yield Text(row.pop("text_hash"), ProductText(**row))
-
-
-def _count(folder: Path) -> int:
-    import pyarrow.dataset as ds
-
-    return ds.dataset(folder, format="parquet").count_rows()

@@ -23,6 +23,7 @@ from sid_pipeline.files import digest
 from sid_pipeline.ingest.errors import InputError
 from sid_pipeline.partitions import snapshots
 from sid_pipeline.receipts import MissingInput, Receipt
+from sid_pipeline.resources.parquet import count_rows
 from sid_pipeline.resources.tables import fingerprint_figures, fingerprint_of
 from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import CLEANED_ATTRIBUTES, EMBEDDED_PRODUCTS, EMBEDDINGS, PRODUCTS
@@ -134,7 +135,7 @@ def _supplied(
         if embedder.vectors is None:
             continue
         try:
-            location = _location(warehouse, embedder.vectors, snapshot)
+            location = warehouse.settings.place(embedder.vectors, snapshot)
             found.append(fingerprint(location, setting=f"embedders.{name}.vectors"))
         except InputError as error:
             if number == 0:
@@ -144,10 +145,6 @@ def _supplied(
                 f"{error} Deliver them there, or retire the release."
             )
     return found, missing
-
-
-def _location(warehouse: Warehouse, path: str, snapshot: str) -> str:
-    return warehouse.settings.location(path.replace("{snapshot}", snapshot))
 
 
 def _embed_all(
@@ -313,7 +310,7 @@ def _encode_new(
             encoded = encoded_texts(frame, embedder, warehouse.settings.root)
             tables.append(EMBEDDINGS, encoded, embedder_id=identity)
 
-        return rows, _in_slices(_count(spool / "new"), write)
+        return rows, _in_slices(count_rows(spool / "new"), write)
     from sid_pipeline.embedding.run import embed
 
     (spool / "vectors").mkdir()
@@ -334,7 +331,7 @@ def _take_supplied(
     from sid_pipeline.embedding.supplied import supplied_vectors
 
     tables = warehouse.tables
-    location = _location(warehouse, str(embedder.vectors), snapshot)
+    location = warehouse.settings.place(str(embedder.vectors), snapshot)
     judged = supplied_vectors(warehouse.spark, location, embedder.dimension or 0, products.select("product_id"))
     judged.write.parquet(str(spool / "judged"))
     judged = warehouse.spark.read.parquet(str(spool / "judged"))
@@ -346,7 +343,7 @@ def _take_supplied(
     _forget_faults(warehouse, spool / "new", identity)
     new = warehouse.spark.read.parquet(str(spool / "new")).drop("faulty")
     tables.append(EMBEDDINGS, new, embedder_id=identity)
-    return rows, Work(texts=_count(spool / "new"))
+    return rows, Work(texts=count_rows(spool / "new"))
 
 
 def _new(warehouse: Warehouse, needed: "DataFrame", identity: str) -> "DataFrame":
@@ -370,12 +367,6 @@ def _forget_faults(warehouse: Warehouse, new: Path, identity: str) -> None:
     if ds.dataset(new, format="parquet").count_rows(filter=pc.field("faulty")):
         again = warehouse.spark.read.parquet(str(new)).where("faulty")
         warehouse.tables.remove(EMBEDDINGS, again, "t.vector IS NULL", embedder_id=identity)
-
-
-def _count(folder: Path) -> int:
-    import pyarrow.dataset as ds
-
-    return ds.dataset(folder, format="parquet").count_rows()
 
 
 def _in_slices(texts: int, write: Callable[[int, int], None]) -> "Work":

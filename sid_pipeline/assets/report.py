@@ -23,8 +23,9 @@ from sid_pipeline.publication.live import read_pointer
 from sid_pipeline.receipts import MissingInput, Receipt
 from sid_pipeline.releases import need_release
 from sid_pipeline.resources.warehouse import Warehouse
-from sid_pipeline.schemas import ACTIVE, EMBEDDED_PRODUCTS, PREFIX_NAMES, SEMANTIC_IDS
+from sid_pipeline.schemas import ACTIVE, EMBEDDED_PRODUCTS, SEMANTIC_IDS
 from sid_pipeline.sids import codes_of, lengths
+from sid_pipeline.trace import prefix_names, sid_prefixes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -138,9 +139,12 @@ def _report(
     )
     folder = warehouse.reports(flavour.name, release)
     write_atomically(folder / "report.json", to_json(result.to_dict()))
-    write_atomically(folder / "report.html", render_html(result, _known_names(warehouse, flavour, release)))
     headline = result.headline()
     measured = result.to_dict()
+    listed = [*measured["different_texts"]["worst"], *measured["error_propagation_examples"]]
+    prefixes = {prefix for row in listed for prefix in sid_prefixes(row["sid"])}
+    names = prefix_names(warehouse, flavour.name, release, sorted(prefixes))
+    write_atomically(folder / "report.html", render_html(result, names))
     kept = {
         TABLE_LABELS.get(name, name): [value_of(share) for share in table["share90"]]
         for name, table in measured["tables"].items()
@@ -162,12 +166,6 @@ def _report(
         },
         checks=(judge_night(warehouse, flavour.name, release, headline, context.log.warning),),
     )
-
-
-def _known_names(warehouse: Warehouse, flavour: Flavour, release: str) -> dict[str, str]:
-    """Names of the prefixes, where they were made."""
-    table = warehouse.tables.arrow(PREFIX_NAMES, ["prefix", "name"], flavour=flavour.name, release=release)
-    return dict(zip(table["prefix"].to_pylist(), table["name"].to_pylist(), strict=True))
 
 
 def _live_codes(

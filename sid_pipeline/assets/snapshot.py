@@ -53,17 +53,13 @@ def snapshot_assets(settings: Settings) -> list[dg.AssetsDefinition]:
     return [catalogue]
 
 
-def _location(warehouse: Warehouse, template: str, snapshot: str) -> str:
-    return warehouse.settings.location(template.replace("{snapshot}", snapshot))
-
-
 def _source_fingerprints(warehouse: Warehouse, snapshot: str) -> dict[str, object]:
     from sid_pipeline.ingest.source_files import fingerprint as source_fingerprint
 
     source = warehouse.settings.source
 
     def of(name: str, template: str) -> str:
-        return source_fingerprint(_location(warehouse, template, snapshot), source.format, f"[source] {name}")
+        return source_fingerprint(warehouse.settings.place(template, snapshot), source.format, f"[source] {name}")
 
     warehouse.claim()
     return {
@@ -82,7 +78,7 @@ def _read_catalogue(warehouse: Warehouse, snapshot: str) -> dict[str, Outcome]:
 
     tables, source = warehouse.tables, warehouse.settings.source
     with warehouse.spool(f"catalogue-{snapshot}") as spool:
-        location = _location(warehouse, source.products, snapshot)
+        location = warehouse.settings.place(source.products, snapshot)
         products = read_products(warehouse.spark, source, location, spool / "products")
         rejected_products = tables.replace(REJECTED_PRODUCTS, products.rejected, snapshot=snapshot)
         # The rejected rows are written first, so that they can be looked at when they stop the run here.
@@ -92,7 +88,7 @@ def _read_catalogue(warehouse: Warehouse, snapshot: str) -> dict[str, Outcome]:
         told_of_products = _left_out(products.ignored)
         if source.offers:
             product_ids = tables.read(PRODUCTS, snapshot=snapshot).select("product_id")
-            offers_location = _location(warehouse, source.offers, snapshot)
+            offers_location = warehouse.settings.place(source.offers, snapshot)
             offers = read_offers(warehouse.spark, source, offers_location, spool / "offers", product_ids)
             offer_rows = tables.replace(OFFERS, offers.accepted, snapshot=snapshot)
             rejected_offers = tables.append(REJECTED_PRODUCTS, offers.rejected, snapshot=snapshot)

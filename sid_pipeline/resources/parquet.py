@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
@@ -74,6 +75,13 @@ def map_files(
                 yield from function(read(plan[task], schema, keys))
 
     return spark.range(0, len(plan) * each, 1, max(len(plan), 1)).mapInArrow(run, ddl)
+
+
+def count_rows(folder: Path) -> int:
+    """The rows of a folder of Parquet files."""
+    import pyarrow.dataset as ds
+
+    return ds.dataset(folder, format="parquet").count_rows()
 
 
 def share_out(pieces: Sequence[Piece]) -> list[list[Piece]]:
