@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from sid_pipeline.reader import Publication
 
-# So many products are looked for as a table is read; of more, the columns are read whole.
 FEW = 50_000
 
 
@@ -84,16 +83,24 @@ def base_codes(warehouse: Warehouse, flavour: Flavour, release: str) -> "tuple[p
 
 
 def described(
-    warehouse: Warehouse, snapshots: Sequence[str], product_ids: "pa.ChunkedArray", columns: Sequence[str]
+    warehouse: Warehouse,
+    snapshots: Sequence[str],
+    product_ids: "pa.ChunkedArray",
+    columns: Sequence[str],
+    few: int = FEW,
 ) -> "pa.Table":
     """product_id and columns of PRODUCTS of the products asked for, by id, each of the first snapshot that has it;
-    one that none has is left out."""
+    one that none has is left out.
+
+    Args:
+        few: so many products are looked for as a table is read; of more, its columns are read whole.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     found = []
     for snapshot in snapshots:
-        which = pc.field("product_id").isin(product_ids) if len(product_ids) <= FEW else None
+        which = pc.field("product_id").isin(product_ids) if len(product_ids) <= few else None
         rows = warehouse.tables.arrow(PRODUCTS, ["product_id", *columns], which, snapshot=snapshot)
         rows = rows.filter(pc.is_in(rows["product_id"], value_set=product_ids))
         product_ids = product_ids.filter(pc.invert(pc.is_in(product_ids, value_set=rows["product_id"])))

@@ -1,5 +1,6 @@
 """The static site to look at a release's vocabulary, all flavours in one."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -99,26 +100,21 @@ def _explore(
     held = every.take(held_rows([_of_products(every, *coded[f.name]) for f in flavours]))
     days = sorted({versions[f.name]["as_of_snapshot"] for f in flavours}, reverse=True)
     products = described(warehouse, days, held, ["title", "brand", "category", "description"])
+    total = len(every) - (len(held) - len(products))
     compared = warehouse.receipts.get(COMPARISON, release)
+    views = []
+    for f in flavours:
+        codes = _of_products(products["product_id"], *coded[f.name])
+        view = _view(warehouse, f, release, codes, cut=len(held) < len(every), before=before[f.name])
+        views.append(replace(view, without_sid=len(every) - len(coded[f.name][0])))
     index = write_explorer(
         warehouse.explorer(release),
         ExplorerInput(
             title="Semantic IDs",
             as_of_snapshot=days[0],
             products=products,
-            flavours=[
-                _view(
-                    warehouse,
-                    f,
-                    release,
-                    _of_products(products["product_id"], *coded[f.name]),
-                    len(every) - len(coded[f.name][0]),
-                    len(products) < len(every),
-                    before[f.name],
-                )
-                for f in flavours
-            ],
-            total=len(every),
+            flavours=views,
+            total=total,
             comparison=compared.facts.get("comparison") if compared else None,
         ),
     )
@@ -128,7 +124,8 @@ def _explore(
         metadata={
             "open": Markdown(f"`sid explorer` opens [{index}]({index.as_uri()}) in a browser."),
             "page": index.as_uri(),
-            "products": len(products),
+            "products": total,
+            "products that it holds": len(products),
             "megabytes": round(size / 1e6, 1),
         },
         facts={"page": index.relative_to(warehouse.state).as_posix()},
@@ -145,13 +142,7 @@ def _of_products(wanted: "pa.ChunkedArray", product_ids: "pa.ChunkedArray", code
 
 
 def _view(
-    warehouse: Warehouse,
-    flavour: Flavour,
-    release: str,
-    codes: "np.ndarray",
-    without_sid: int,
-    cut: bool,
-    before: str | None,
+    warehouse: Warehouse, flavour: Flavour, release: str, codes: "np.ndarray", *, cut: bool, before: str | None
 ) -> "ExplorerFlavour":
     """What the explorer shows of a flavour."""
     import json
@@ -171,7 +162,6 @@ def _view(
         flavour.name,
         release,
         codes,
-        without_sid,
         names=names if len(names) else None,
         report=json.loads(report.read_text(encoding="utf-8")) if report.is_file() else None,
         unusual=unusual.to_pylist(),

@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 
 from sid_pipeline.assets import codebook_diff, comparison, explorer, names, report
+from sid_pipeline.assets.assigned import assigned_products, described
 from sid_pipeline.assets.flavours import Flavour
 from sid_pipeline.publication.live import pointer_path, write_pointer
 from sid_pipeline.publication.publish import publish
@@ -54,6 +55,12 @@ class Shop:
         )
         self.warehouse.receipts.put(assigned)
         return assigned
+
+    def products(self, day, **titles):
+        """Products of a day, by their titles."""
+        blank = {**dict.fromkeys(PRODUCTS.column_names), "snapshot": day, "text_hash": "h"}
+        rows = [{**blank, "product_id": product, "title": title} for product, title in titles.items()]
+        self.warehouse.tables.append_rows(PRODUCTS, rows)
 
     def figures(self, assigned):
         return codebook_diff._diff(self.warehouse, self.flavour, assigned.partition, assigned).metadata["figures"]
@@ -124,9 +131,7 @@ def test_the_explorer_tells_why_of_those_alone_that_moved(shop, policy):
         sids = {"p1": ("1_2_0_0", "1_2_0_0"), "p2": ("1_2_7_7", "1_2_7_7"), "p3": ("1_2_0_0", "1_2_3_4")}
     folder = shop.live(was, policy)
     shop.now(sids, policy)
-    blank = dict.fromkeys(PRODUCTS.column_names)
-    rows = [{**blank, "snapshot": DAY2, "product_id": "p2", "title": "Tea", "text_hash": "h"}]
-    shop.warehouse.tables.append_rows(PRODUCTS, rows)
+    shop.products(DAY2, p2="Tea")
     found = explorer._changes(shop.warehouse, shop.flavour, "r1", folder)
     assert found["reasons"] == {"text_changed": 1} and found["moved"] == 1
     assert found["moved_examples"][0]["title"] == "Tea" and found["against"] == f"r1 as of {DAY1}"
@@ -162,6 +167,19 @@ def test_texts_are_read_for_the_explorer_alone(shop, monkeypatch):
         "comparison": {"title", "category"},
         "explorer": {"title", "brand", "category", "description"},
     }
+
+
+def test_products_are_read_beside_their_codes_from_the_first_snapshot_that_has_them(shop):
+    shop.now({"p3": ("1_2_3_4", "1_2_3_4"), "p1": ("1_2_0_0", "1_2_0_0"), "p2": ("7_7_7_7", "7_7_7_7")}, SHARE)
+    shop.products(DAY1, p1="old tea", p2="old jam", p9="nail")
+    shop.products(DAY2, p3="soap", p1="tea")
+    assigned = assigned_products(shop.warehouse, shop.flavour, "r1", ["title"])
+    assert assigned.products.to_pydict() == {"product_id": ["p1", "p3"], "title": ["tea", "soap"]}
+    assert assigned.codes.tolist() == [[1, 2, 0, 0], [1, 2, 3, 4]] and assigned.snapshot == DAY2
+    wanted = pa.chunked_array([["p9", "p1", "p2", "nobody"]])
+    for few in (1, 10):
+        found = described(shop.warehouse, [DAY2, DAY1], wanted, ["title"], few)
+        assert found.to_pydict() == {"product_id": ["p1", "p2", "p9"], "title": ["tea", "old jam", "nail"]}
 
 
 # ------------------------------------------------------------------ what cannot be read
