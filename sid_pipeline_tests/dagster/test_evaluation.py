@@ -4,6 +4,7 @@ night; and what these assets say of inputs that they cannot read. No Spark is st
 from __future__ import annotations
 
 import dagster as dg
+import pyarrow as pa
 import pytest
 
 from sid_pipeline.assets import codebook_diff, comparison, explorer, names, report
