@@ -96,8 +96,10 @@ class OfferColumnMap(Model):
 class SourceSettings(Model):
     """Where a night's catalogue comes from. `{snapshot}` in a path stands for the day (YYYY-MM-DD)."""
 
-    products: str = Field(min_length=1)
-    offers: str | None = None
+    products: str = Field(
+        min_length=1, description="file, folder or Delta table of the products; {snapshot} is the day"
+    )
+    offers: str | None = Field(None, description="the same of the offers; None: there are none")
     format: Literal["auto", "csv", "jsonl", "parquet", "delta"] = Field(
         "auto", description="auto: by the name's ending"
     )
@@ -106,7 +108,7 @@ class SourceSettings(Model):
     columns: ColumnMap = ColumnMap()
     offer_columns: OfferColumnMap = OfferColumnMap()
     max_rejected_share: float = Field(0.05, ge=0, le=1, description="more rejected rows than this stop the run")
-    max_title_chars: int = Field(2000, ge=1)
+    max_title_chars: int = Field(2000, ge=1, description="a row whose title is longer is rejected")
 
     @field_validator("encoding")
     @classmethod
@@ -124,7 +126,9 @@ class SnapshotSettings(Model):
     """The daily partitions."""
 
     start: date = Field(date(2026, 1, 5), description="the first day that may be materialised")
-    timezone: str = "UTC"
+    timezone: str = Field(
+        "UTC", description="IANA name; whose days snapshots are, and whose clock nightly_cron goes by"
+    )
 
     @field_validator("timezone")
     @classmethod
@@ -202,7 +206,7 @@ class RelevanceSettings(Model):
 
     examples: str | None = Field(None, description="a table of (query, product, grade): CSV or Parquet")
     products: str | None = Field(None, description="the judged products' texts: CSV or Parquet")
-    locale: str = "us"
+    locale: str = Field("us", description="only labels of this one are taken, where they name one")
     small_only: bool = Field(False, description="only rows with small_version 1, ESCI's ranking task")
     columns: LabelColumnMap = LabelColumnMap()
     grades: dict[str, Literal["E", "S", "C", "I"]] = Field(
@@ -224,8 +228,8 @@ class RelevanceSettings(Model):
 class PriceSettings(Model):
     """Price of a model in US dollars per million tokens."""
 
-    input: float = Field(ge=0)
-    output: float = Field(ge=0)
+    input: float = Field(ge=0, description="of what is sent")
+    output: float = Field(ge=0, description="of what is answered")
     batch: float = Field(0.5, ge=0, le=1, description="share of the price in a batch job")
 
 
@@ -274,7 +278,7 @@ class CleaningSettings(Model):
     batch: Literal["auto", "always", "never"] = Field("auto", description="gemini: whether to use the Batch API")
     batch_from: int = Field(5_000, ge=1, description="texts from which `auto` takes the Batch API")
     batch_rows: int = Field(5_000, ge=1, le=50_000, description="texts of one batch job")
-    batch_poll_seconds: float = Field(30, gt=0)
+    batch_poll_seconds: float = Field(30, gt=0, description="between two looks at a batch job")
     batch_deadline_hours: float = Field(24, gt=0, description="then the next run collects what still runs")
     review_below: float = Field(0.3, ge=0, le=1, description="cleanings of less confidence are listed for a person")
 
@@ -330,13 +334,13 @@ class EmbedderSettings(Model):
     dimension: int | None = Field(
         None, ge=2, description="Matryoshka truncation; None keeps the model's own. Your own vectors must have it"
     )
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    max_tokens: int = Field(128, ge=8)
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the weights; vectors are float32 always")
+    max_tokens: int = Field(128, ge=8, description="of a text that the model reads, its prompt included")
     batch_tokens: int | None = Field(
         None, ge=8, description="tokens of a batch at most, padding included; None suits the device"
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
-    trust_remote_code: bool = False
+    trust_remote_code: bool = Field(False, description="run code that the model brings along")
 
     @field_validator("dtype", mode="before")
     @classmethod
@@ -377,11 +381,11 @@ class EmbeddingSettings(Model):
 class FlavourSpec(Model):
     """One vocabulary: which embeddings it is made from, and what it is for."""
 
-    description: str
+    description: str = Field(description="what the flavour is for, for people")
     embedders: dict[str, float] = Field(
         min_length=1, description="embedder name to weight; several are normalised, weighted and concatenated"
     )
-    enabled: bool = True
+    enabled: bool = Field(True, description="whether its assets exist")
     collision: Literal["share", "disambiguate", "capacity"] = Field(
         "share",
         description="what readers get when products share a SID: the SID itself; the SID and a further token that "
@@ -453,7 +457,7 @@ class ReportSettings(Model):
     """The quality report."""
 
     sample: int = Field(50_000, ge=100, description="products looked at; figures name their sample")
-    seed: int = 0
+    seed: int = Field(0, description="of the sample and of all that is drawn from it")
     polish_levels: int = Field(
         0, ge=0, le=3, description="levels whose prefix names the language model of `cleaning` puts into plain words"
     )
@@ -477,10 +481,10 @@ class ReleaseSettings(Model):
 class SparkSettings(Model):
     """The Spark session. `remote` (Spark Connect) wins over `master`."""
 
-    master: str = "local[*]"
-    remote: str | None = None
-    driver_memory: str = "2g"
-    shuffle_partitions: int = Field(2, ge=1)
+    master: str = Field("local[*]", description="where Spark runs: docs/spark.md")
+    remote: str | None = Field(None, description="address of a Spark Connect server, sc://host:15002")
+    driver_memory: str = Field("2g", description="heap of the driver's JVM")
+    shuffle_partitions: int = Field(2, ge=1, description="parts that joins and groups are cut into")
     jars: list[str] = Field(
         default_factory=list, description="Delta's JARs; empty: the two in the cache that set-up fetched"
     )
@@ -520,11 +524,15 @@ class DriftSettings(Model):
 class OrchestrationSettings(Model):
     """Dagster's side: executor and whether schedules and sensors start by themselves."""
 
-    executor: Literal["in_process", "multiprocess"] = "in_process"
+    executor: Literal["in_process", "multiprocess"] = Field(
+        "in_process", description="all steps of a run in its process, or each in one of its own"
+    )
     max_concurrent_steps: int = Field(2, ge=1, description="of one run, with the multiprocess executor")
     automation: bool = Field(False, description="start schedules and sensors running (production)")
-    nightly_cron: str = "30 2 * * *"
-    owners: list[str] = Field(default_factory=lambda: ["team:sid-platform"])
+    nightly_cron: str = Field("30 2 * * *", description="when the day's catalogue is due, by snapshots.timezone")
+    owners: list[str] = Field(
+        default_factory=lambda: ["team:sid-platform"], description="of the assets, as Dagster has them"
+    )
 
 
 class AlertSettings(Model):
@@ -534,12 +542,12 @@ class AlertSettings(Model):
     """
 
     webhook: SecretStr | None = Field(None, description="gets a JSON POST; SID_ALERTS__WEBHOOK")
-    email_to: list[str] = Field(default_factory=list)
-    email_from: str = "sid-pipeline@localhost"
-    smtp_host: str = "localhost"
-    smtp_port: int = Field(25, ge=1, le=65535)
-    smtp_security: Literal["none", "starttls", "tls"] = "none"
-    smtp_user: str | None = None
+    email_to: list[str] = Field(default_factory=list, description="who gets alerts by mail; empty: nobody")
+    email_from: str = Field("sid-pipeline@localhost", description="the sender")
+    smtp_host: str = Field("localhost", description="the mail server")
+    smtp_port: int = Field(25, ge=1, le=65535, description="its port")
+    smtp_security: Literal["none", "starttls", "tls"] = Field("none", description="how the connection is protected")
+    smtp_user: str | None = Field(None, description="who logs in there; None: nobody does")
     smtp_password: SecretStr | None = Field(None, description="SID_ALERTS__SMTP_PASSWORD")
     late_after_minutes: int = Field(
         180, ge=1, description="a night whose catalogue is missing this long after its time is told of"

@@ -1,12 +1,15 @@
 """Settings: sources, precedence, and errors that name the key and the mend."""
 
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic import BaseModel
 
 from sid_pipeline.keys import check_key
-from sid_pipeline.settings import SettingsError, load_settings
+from sid_pipeline.settings import Settings, SettingsError, load_settings
 
 
 def load(tmp_path: Path, text: str, env: dict[str, str] | None = None):
@@ -186,3 +189,22 @@ def test_an_address_with_a_password_is_refused_without_showing_it(tmp_path, text
     with pytest.raises(SettingsError, match=named) as fault:
         load(tmp_path, text, env)
     assert "hunter2" not in str(fault.value)
+
+
+def leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, str | None]]:
+    """Every setting of a section and the sections in it, with its description."""
+    for name, field in model.model_fields.items():
+        parts = (field.annotation, *get_args(field.annotation))
+        sections = [part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)]
+        for section in sections:
+            yield from leaves(section, (*path, name))
+        if not sections:
+            yield ".".join((*path, name)), field.description
+
+
+def test_every_setting_says_what_it_means():
+    told = dict(leaves(Settings))
+    assert "embedders.max_tokens" in told and "source.columns.title" in told
+    # Those of a column map name the source's column for the field of their own name.
+    silent = [name for name, description in told.items() if not description and "columns." not in name]
+    assert silent == []
