@@ -71,6 +71,7 @@ def _polish_by(settings: Settings) -> dict[str, Any]:
 
 def _name_prefixes(warehouse: Warehouse, flavour: Flavour, release: str) -> Outcome:
     import pyarrow.compute as pc
+    import pyarrow.parquet as pq
 
     from sid_pipeline.evaluation.names import prefix_names
 
@@ -80,9 +81,10 @@ def _name_prefixes(warehouse: Warehouse, flavour: Flavour, release: str) -> Outc
     rows = prefix_names(assigned.codes, products, previous=kept)
     polished = _polished(warehouse, flavour, release, rows, products)
     rows = _replaced(rows, "name", pc.coalesce(_of_prefixes(rows, polished.names), rows["name"]))
-    written = warehouse.tables.replace(
-        PREFIX_NAMES, warehouse.spark.createDataFrame(rows), flavour=flavour.name, release=release
-    )
+    with warehouse.spool(f"names-{flavour.name}-{release}") as spool:  # millions of rows are no frame to send
+        pq.write_table(rows, spool / "names.parquet")
+        frame = warehouse.spark.read.parquet(str(spool / "names.parquet"))
+        written = warehouse.tables.replace(PREFIX_NAMES, frame, flavour=flavour.name, release=release)
     before = kept["name"].take(pc.index_in(rows["prefix"], value_set=kept["prefix"]))
     largest = rows.filter(pc.equal(rows["level"], 1)).sort_by([("products", "descending"), ("prefix", "ascending")])
     return Outcome(
