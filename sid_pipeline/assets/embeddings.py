@@ -141,8 +141,8 @@ def _supplied(
             if number == 0:
                 raise
             missing[identity] = (
-                f"the vectors of {identity}, which a release in use is pinned to, cannot be had for {snapshot}: "
-                f"{error} Deliver them there, or retire the release."
+                f"the vectors of {identity} cannot be had for {snapshot}: deliver them, or retire the release that is "
+                f"pinned to it ({error})"
             )
     return found, missing
 

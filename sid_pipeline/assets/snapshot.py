@@ -1,5 +1,6 @@
 """The snapshot plane's first stage: a night's products, offers and rejected rows."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -92,7 +93,7 @@ def _read_catalogue(warehouse: Warehouse, snapshot: str) -> dict[str, Outcome]:
             offers = read_offers(warehouse.spark, source, offers_location, spool / "offers", product_ids)
             offer_rows = tables.replace(OFFERS, offers.accepted, snapshot=snapshot)
             rejected_offers = tables.append(REJECTED_PRODUCTS, offers.rejected, snapshot=snapshot)
-            of_offers = {rule: rows - rules.get(rule, 0) for rule, rows in _rules(warehouse, snapshot).items()}
+            of_offers = Counter(_rules(warehouse, snapshot)) - Counter(rules)
             # Offers of products that were rejected go with them, so that only a file without a usable one is refused.
             check_rejections(offers_location, offers.source_rows, of_offers, limit=1.0)
             told_of_offers = {

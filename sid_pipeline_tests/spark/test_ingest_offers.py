@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sid_pipeline.assets.snapshot import _read_catalogue
 from sid_pipeline.ingest.errors import InputError
 from sid_pipeline.ingest.offers import read_offers
+from sid_pipeline.resources.warehouse import Warehouse
 from sid_pipeline.schemas import OFFERS, REJECTED_PRODUCTS
-from sid_pipeline.settings import OfferColumnMap, SourceSettings
+from sid_pipeline.settings import OfferColumnMap, SourceSettings, load_settings
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -65,3 +67,16 @@ def test_missing_retailer_column_names_the_setting(spark: SparkSession, tmp_path
     products = spark.createDataFrame([("p1",)], "product_id string")
     with pytest.raises(InputError, match=r'\[source.offer_columns\] retailer_id = "store_id"'):
         read_offers(spark, SourceSettings(products="x"), str(location), tmp_path / "spool", products)
+
+
+def test_offers_of_which_not_one_can_be_used_fail_the_night(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("product_id,title\np1,Tea\np2,Jam\n,Nothing\n")
+    offers = tmp_path / "o.csv"
+    offers.write_text("product_id,retailer_id\n1,north\n2,north\n")
+    (tmp_path / "sid.toml").write_text("[source]\nproducts = 'p.csv'\noffers = 'o.csv'\nmax_rejected_share = 0.5\n")
+    warehouse = Warehouse(load_settings(tmp_path / "sid.toml", env={}))
+    with pytest.raises(InputError, match=r"No rows left: all 2 rows of .*o\.csv were rejected \(unknown_product 2\)"):
+        _read_catalogue(warehouse, "2026-01-05")
+    offers.write_text("product_id,retailer_id\n1,north\np1,north\n")
+    made = _read_catalogue(warehouse, "2026-01-05")
+    assert made["offers"].metadata["dagster/row_count"] == 1 and made["products"].metadata["dagster/row_count"] == 2
