@@ -167,7 +167,7 @@ def product_titles(warehouse: Warehouse, snapshot: str, product_ids: list[str]) 
     found = warehouse.tables.arrow(
         PRODUCTS,
         columns=["product_id", "title"],
-        filters=pc.field("product_id").isin(product_ids),
+        filters=pc.field("product_id").isin(pa.array(product_ids, pa.string())),
         snapshot=snapshot,
     )
     return dict(zip(found["product_id"].to_pylist(), found["title"].to_pylist(), strict=True))
@@ -178,7 +178,7 @@ def prefix_names(warehouse: Warehouse, flavour: str, release: str, prefixes: lis
     found = warehouse.tables.arrow(
         PREFIX_NAMES,
         columns=["prefix", "name"],
-        filters=pc.field("prefix").isin(prefixes),
+        filters=pc.field("prefix").isin(pa.array(prefixes, pa.string())),
         flavour=flavour,
         release=release,
     )

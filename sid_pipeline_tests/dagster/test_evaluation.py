@@ -138,6 +138,15 @@ def test_the_explorer_tells_why_of_those_alone_that_moved(shop, policy):
     assert found["moved_examples"][0]["title"] == "Tea" and found["against"] == f"r1 as of {DAY1}"
 
 
+def test_the_explorer_tells_that_nothing_changed(shop):
+    sids = {"p1": "1_2_0_0", "p2": "1_2_0_5"}
+    folder = shop.live(sids, SHARE)
+    shop.now({product: (sid, sid) for product, sid in sids.items()}, SHARE)
+    shop.products(DAY2, p1="Tea", p2="Jam")
+    found = explorer._changes(shop.warehouse, shop.flavour, "r1", folder)
+    assert (found["moved"], found["reasons"], found["moved_examples"]) == (0, {}, [])
+
+
 # ------------------------------------------------------------------ what is read
 
 
