@@ -188,15 +188,17 @@ def _changes(warehouse: Warehouse, flavour: Flavour, release: str, before: str) 
         further=further_tokens(old, assigned),
     )
     had = old.table["sid"].take(pc.index_in(now["product_id"], value_set=old.table["product_id"]))
-    moved = now.filter(pc.fill_null(pc.not_equal(had, now["sid"]), False))["product_id"]
-    rows = warehouse.tables.arrow(SEMANTIC_IDS, ["product_id", "change"], flavour=flavour.name, release=release)
-    rows = rows.filter(pc.is_in(rows["product_id"], value_set=moved))
-    why = pc.fill_null(rows["change"], "unknown")
-    if old.manifest["release"] != release:
-        why = pa.chunked_array([pa.repeat("recoded", len(rows))])
-    reasons = {row["values"]: row["counts"] for row in why.value_counts().to_pylist()}
-    shown = {row["product_id"] for row in found["moved_examples"]}
-    told = dict(zip(rows["product_id"].to_pylist(), why.to_pylist(), strict=True)) if shown else {}
+    moved = now.filter(pc.fill_null(pc.not_equal(had, now["sid"]), False)).select(["product_id"])
+    if old.manifest["release"] == release:
+        rows = warehouse.tables.arrow(SEMANTIC_IDS, ["product_id", "change"], flavour=flavour.name, release=release)
+        why = rows["change"].take(pc.index_in(moved["product_id"], value_set=rows["product_id"]))
+        moved = moved.append_column("why", pc.fill_null(why, "unknown"))
+    else:
+        moved = moved.append_column("why", pa.repeat("recoded", len(moved)))
+    reasons = {row["values"]: row["counts"] for row in moved["why"].value_counts().to_pylist()}
+    examples = pa.array([row["product_id"] for row in found["moved_examples"]], pa.string())
+    shown = moved.filter(pc.is_in(moved["product_id"], value_set=examples))
+    told = dict(zip(shown["product_id"].to_pylist(), shown["why"].to_pylist(), strict=True))
     return {
         **found,
         "moved_examples": [{**row, "why": told.get(row["product_id"], "")} for row in found["moved_examples"]],

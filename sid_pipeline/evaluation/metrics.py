@@ -10,7 +10,6 @@ from `prefix_ids`; a category is a path of names from the root, or None. A figur
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -685,9 +684,3 @@ def error_propagation(
                 }
             )
     return out
-
-
-def commonest(values: Sequence[str], count: int) -> list[str]:
-    """The `count` commonest non-empty values, ties in lexical order."""
-    ranked = sorted(Counter(value for value in values if value).items(), key=lambda entry: (-entry[1], entry[0]))
-    return [value for value, _ in ranked[:count]]

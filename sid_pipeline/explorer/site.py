@@ -175,10 +175,10 @@ def _flavour_data(products: pa.Table, flavour: ExplorerFlavour, cut: bool) -> di
     """Codes of the products, and rows of prefix, count, name, words, brands in the order of the tree."""
     codes = np.asarray(flavour.codes)
     assigned: np.ndarray = np.asarray((codes >= 0).all(axis=1))
+    levels = LEVELS_WHEN_CUT if cut else codes.shape[1]
     names = flavour.names
     if names is None:
-        names = prefix_names(codes[assigned], products.filter(pa.array(assigned)))
-    levels = LEVELS_WHEN_CUT if cut else codes.shape[1]
+        names = prefix_names(codes[assigned], products.filter(pa.array(assigned)), levels=levels)
     names = names.filter(pc.less_equal(names["level"], levels))
     prefixes = [
         [row["prefix"], row["products"], row["name"], " ".join(row["words"]), ", ".join(row["brands"])]

@@ -292,7 +292,3 @@ def test_products_without_company_cannot_disagree():
     codes = np.array([[0, 0], [1, 0]])
     found = m.error_propagation(m.prefix_ids(codes), labels, paths, ["s", "t"], ["p", "q"], codes)
     assert found["levels"] == [{"tree_level": 1, "items": 0, "share": None}]
-
-
-def test_commonest_breaks_ties_by_name():
-    assert m.commonest(["b", "a", "c", "c", ""], 2) == ["c", "a"]

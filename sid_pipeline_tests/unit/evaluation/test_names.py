@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sid_pipeline.evaluation.names import NAMES_SCHEMA, prefix_names
+from sid_pipeline.evaluation.names import NAMES_SCHEMA, _Catalogue, prefix_names
 from sid_pipeline_tests.unit.evaluation.conftest import products
 
 
@@ -37,6 +37,12 @@ def test_words_come_by_class_based_tf_idf():
     assert found["0"]["words"] == ["tea", "green"]
     assert found["1"]["words"] == ["soap", "green"]
     assert found["0"]["name"] == "tea, green"
+
+
+def test_commonest_brands_break_ties_by_name():
+    brands = ["b", "a", "c", "c", ""]
+    table = products(list("vwxyz"), ["tea"] * 5, brands=brands)
+    assert _Catalogue.of(table).commonest_brands(np.zeros(5, int), 2).to_pylist() == [["c", "a"]]
 
 
 def test_the_path_stops_where_no_majority_agrees():
