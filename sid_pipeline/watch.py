@@ -146,13 +146,14 @@ def stale_flavours(warehouse: Warehouse, today: date) -> list[Stale]:
 def sids_behind(warehouse: Warehouse) -> list[Behind]:
     """The SIDs of served releases that could stand on a newer day; those never made, or half made, are left out."""
     receipts, settings = warehouse.receipts, warehouse.settings
+    served = served_releases(warehouse.tables)
     found = []
     for flavour in settings.active_flavours:
         complete = complete_snapshots(receipts, settings, flavour)[-1:]
         names = settings.flavours[flavour].embedders
         made = [receipts.last_success(f"{name}_embeddings", day) for day in complete for name in names]
         times = [time for time in made if time is not None]
-        for release in served_releases(warehouse.tables) if times else ():
+        for release in served if times else ():
             assigned = receipts.get(f"{flavour}/semantic_ids", release.release)
             if assigned is not None and assigned.facts["as_of_snapshot"] < complete[0]:
                 found.append(Behind(flavour, release.release, complete[0], max(times)))

@@ -86,10 +86,10 @@ async def ask(
     answers = [_kept(file, form) for file in files]
     open_ones = [place for place, answer in enumerate(answers) if answer is None]
     cached = len(questions) - len(open_ones)
-    missing = [place for place in open_ones if rounds is None or _refused(files[place]) < rounds]
-    over = f"no usable answer in {rounds} rounds; it is not asked again"
-    faults = [f"{questions[place].label}: {over}" for place in open_ones if place not in set(missing)]
-    given_up = len(faults)
+    over = {place for place in open_ones if rounds is not None and _refused(files[place]) >= rounds}
+    missing = [place for place in open_ones if place not in over]
+    faults = [f"{questions[place].label}: no usable answer in {rounds} rounds; it is not asked again" for place in over]
+    given_up = len(over)
     if not missing:
         return Answers(answers, 0, cached, 0.0, faults, given_up)
     try:
