@@ -88,7 +88,10 @@ async def ask(
     cached = len(questions) - len(open_ones)
     over = {place for place in open_ones if rounds is not None and _refused(files[place]) >= rounds}
     missing = [place for place in open_ones if place not in over]
-    faults = [f"{questions[place].label}: no usable answer in {rounds} rounds; it is not asked again" for place in over]
+    faults = [
+        f"{questions[place].label}: no usable answer in {rounds} rounds; it is not asked again"
+        for place in sorted(over)
+    ]
     given_up = len(over)
     if not missing:
         return Answers(answers, 0, cached, 0.0, faults, given_up)
